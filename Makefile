@@ -1,0 +1,40 @@
+# Two commands do everything: `make demo` and `make test`. Both create .venv when it is missing.
+PYTHON ?= python3
+# Which CUDA build of DALI and CuPy to install; it works without a GPU too.
+CUDA ?= cuda13
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint format wheel bench clean
+
+demo: $(STAMP)
+	$(BIN)/has-dali demo --out demo $(if $(DATA),--data $(DATA))
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+$(STAMP): pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(CUDA),train,bench,dev]"
+	touch $@
+
+# mypy sees the installed namespace through a tree of links: build/types/has_dali/{kernels,pipelines,...}.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types
+	cp -rs $(CURDIR)/has_dali build/types/has_dali
+	cp -rs $(CURDIR)/kernels $(CURDIR)/pipelines $(CURDIR)/trainers $(CURDIR)/bench build/types/has_dali/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p has_dali
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(STAMP)
+	rm -rf build/lib build/bdist* dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

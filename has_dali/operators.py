@@ -1,0 +1,103 @@
+"""How Python code enters a DALI graph: two thin operator classes, one per C++ schema that they drive.
+
+``BatchOperator`` drives ``_JaxFunction``: one call per batch, zero-copy DLPack tensors in and out, uniform
+shapes, layout and source_info kept, no process-wide lock; the GIL is held for the call only.
+``SampleOperator`` drives ``NumbaFuncImpl``: a compiled function per sample on DALI's own threads, no GIL, ragged
+shapes, output memory owned by DALI. Handing the schema a function that Numba caches on disk spares the
+compilation that ``nvidia.dali.plugin.numba`` repeats for every operator instance.
+
+Both schemas ship with DALI but are not public API: ``require_schemas`` fails with one clear message where a
+release lacks them, and a test runs both against the installed DALI.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nvidia.dali import backend, ops, types
+
+
+def require_schemas() -> None:
+    """Raise ImportError when the installed DALI lacks a schema that this module drives."""
+    for schema in ("_JaxFunction", "NumbaFuncImpl"):
+        if backend.TryGetSchema(schema) is None:
+            raise ImportError(f"DALI lacks the operator schema {schema}: install nvidia-dali-cuda130 2.4 or newer")
+
+
+class BatchOperator(ops.python_op_factory("hide_and_seek", "_JaxFunction", "_JaxFunction", generated=False)):
+    """Call ``function`` once per batch with whole-batch DLPack tensors; it returns a tuple of DLPack capsules.
+
+    On the GPU the call is ``function(stream, *tensors)``. All inputs are on one device and of uniform shape.
+    """
+
+    _impl_module = "has_dali.fn"
+
+    def __init__(self, function: Callable[..., tuple[Any, ...]], num_outputs: int = 1, device: str = "cpu") -> None:
+        self.function = function  # the C++ side borrows id(function), so it must live as long as this object
+        super().__init__(function_id=id(function), num_outputs=num_outputs, device=device)
+
+
+class SampleOperator(ops.python_op_factory("resize_mirror_normalize_hide", "NumbaFunction", "NumbaFuncImpl", generated=False)):
+    """Call a compiled ``numba.cfunc`` for every sample on DALI's CPU threads.
+
+    Args:
+        run: cfunc with signature ``RUN_SIGNATURE``.
+        setup: cfunc with signature ``SETUP_SIGNATURE`` that writes the output shapes.
+        outputs: (DALI type, ndim) of each output.
+        inputs: (DALI type, ndim) of each input, at most six.
+    """
+
+    _impl_module = "has_dali.fn"
+
+    def __init__(
+        self, run: Any, setup: Any, outputs: Sequence[tuple[Any, int]], inputs: Sequence[tuple[Any, int]]
+    ) -> None:
+        self._functions = (run, setup)  # compiled code lives as long as the objects
+        super().__init__(
+            run_fn=run.address,
+            setup_fn=setup.address,
+            out_types=[dtype for dtype, _ in outputs],
+            outs_ndim=[ndim for _, ndim in outputs],
+            in_types=[dtype for dtype, _ in inputs],
+            ins_ndim=[ndim for _, ndim in inputs],
+            batch_processing=False,
+            device="cpu",
+        )
+
+
+class _StreamKeyword:
+    """DALI's DLTensorObj insists on ``stream``; NumPy and torch call ``__dlpack__`` in other ways as well."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+        return self._tensor.__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, index = self._tensor.__dlpack_device__()
+        return int(kind), int(index)
+
+
+def as_numpy(tensor: Any) -> npt.NDArray:
+    """A read-only NumPy view of a CPU tensor that DALI handed to a ``BatchOperator`` function."""
+    return np.from_dlpack(_StreamKeyword(tensor))
+
+
+def as_writable_numpy(tensor: Any) -> npt.NDArray:
+    """A writable view of the same memory, for in-place work.
+
+    ``owner`` ties the DLPack import, and so DALI's buffer, to the life of the view: without it DALI reuses the
+    buffer while the view still points at it.
+    """
+    view = as_numpy(tensor)
+    buffer = (ctypes.c_uint8 * view.nbytes).from_address(view.ctypes.data)
+    buffer.owner = view  # type: ignore[attr-defined]
+    return np.ndarray(view.shape, view.dtype, buffer=buffer)
+
+
+DALI_TO_NUMPY = {types.FLOAT: np.dtype(np.float32), types.FLOAT16: np.dtype(np.float16)}
