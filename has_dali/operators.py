@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nvidia.dali import backend, ops, types
+from nvidia.dali import backend, ops
 
 
 def require_schemas() -> None:
@@ -28,33 +28,40 @@ def require_schemas() -> None:
             raise ImportError(f"DALI lacks the operator schema {schema}: install nvidia-dali-cuda130 2.4 or newer")
 
 
+def _shown_as(name: str) -> dict[str, str]:
+    """Where DALI's error messages look for an operator's name."""
+    module, _, function = name.rpartition(".")
+    return {"_module": module, "_display_name": function}
+
+
 class BatchOperator(ops.python_op_factory("hide_and_seek", "_JaxFunction", "_JaxFunction", generated=False)):
     """Call ``function`` once per batch with whole-batch DLPack tensors; it returns a tuple of DLPack capsules.
 
     On the GPU the call is ``function(stream, *tensors)``. All inputs are on one device and of uniform shape.
     """
 
-    _impl_module = "has_dali.fn"
-
-    def __init__(self, function: Callable[..., tuple[Any, ...]], num_outputs: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self, function: Callable[..., tuple[Any, ...]], name: str, num_outputs: int = 1, device: str = "cpu"
+    ) -> None:
         self.function = function  # the C++ side borrows id(function), so it must live as long as this object
-        super().__init__(function_id=id(function), num_outputs=num_outputs, device=device)
+        super().__init__(function_id=id(function), num_outputs=num_outputs, device=device, **_shown_as(name))
 
 
-class SampleOperator(ops.python_op_factory("resize_mirror_normalize_hide", "NumbaFunction", "NumbaFuncImpl", generated=False)):
+class SampleOperator(
+    ops.python_op_factory("resize_mirror_normalize_hide", "NumbaFunction", "NumbaFuncImpl", generated=False)
+):
     """Call a compiled ``numba.cfunc`` for every sample on DALI's CPU threads.
 
     Args:
         run: cfunc with signature ``RUN_SIGNATURE``.
         setup: cfunc with signature ``SETUP_SIGNATURE`` that writes the output shapes.
+        name: what DALI's error messages call the operator, "module.function".
         outputs: (DALI type, ndim) of each output.
         inputs: (DALI type, ndim) of each input, at most six.
     """
 
-    _impl_module = "has_dali.fn"
-
     def __init__(
-        self, run: Any, setup: Any, outputs: Sequence[tuple[Any, int]], inputs: Sequence[tuple[Any, int]]
+        self, run: Any, setup: Any, name: str, outputs: Sequence[tuple[Any, int]], inputs: Sequence[tuple[Any, int]]
     ) -> None:
         self._functions = (run, setup)  # compiled code lives as long as the objects
         super().__init__(
@@ -66,6 +73,7 @@ class SampleOperator(ops.python_op_factory("resize_mirror_normalize_hide", "Numb
             ins_ndim=[ndim for _, ndim in inputs],
             batch_processing=False,
             device="cpu",
+            **_shown_as(name),
         )
 
 
@@ -98,6 +106,3 @@ def as_writable_numpy(tensor: Any) -> npt.NDArray:
     buffer = (ctypes.c_uint8 * view.nbytes).from_address(view.ctypes.data)
     buffer.owner = view  # type: ignore[attr-defined]
     return np.ndarray(view.shape, view.dtype, buffer=buffer)
-
-
-DALI_TO_NUMPY = {types.FLOAT: np.dtype(np.float32), types.FLOAT16: np.dtype(np.float16)}

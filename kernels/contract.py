@@ -48,7 +48,7 @@ def epochs_u32(epoch: npt.ArrayLike, count: int) -> npt.NDArray[np.uint32]:
         raise TypeError(f"epoch: expected an integer >= 0, got {epoch!r}")
     if epochs.shape not in ((), (count,)):
         raise ValueError(f"epoch: expected one integer or shape ({count},), got shape {epochs.shape}")
-    if epochs.size and not (0 <= int(epochs.min()) and int(epochs.max()) < 2**32):
+    if epochs.size and not (int(epochs.min()) >= 0 and int(epochs.max()) < 2**32):
         raise ValueError(f"epoch={epoch!r}: expected an integer from 0 to 2**32 - 1")
     return np.ascontiguousarray(np.broadcast_to(epochs, (count,)).astype(np.uint32))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +103,7 @@ class HideAndSeek:
             raise ValueError(f"policy field {unknown[0]!r} is unknown: the fields are {known}")
         return cls(**fields)
 
-    def mask(
-        self, sample_ids: npt.ArrayLike, epoch: npt.ArrayLike, height: int, width: int
-    ) -> npt.NDArray[np.bool_]:
+    def mask(self, sample_ids: npt.ArrayLike, epoch: npt.ArrayLike, height: int, width: int) -> npt.NDArray[np.bool_]:
         """Masks of the given samples, (N, height, width) bool, True = hidden (reference implementation)."""
         from has_dali.kernels import reference
 
@@ -135,16 +133,14 @@ def checked_seed(value: Any, name: str = "seed") -> int:
 
 
 def _checked_patch_sizes(value: Any) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         try:
             value = (operator.index(value),)
         except TypeError:
-            try:
-                value = tuple(value)  # NumPy arrays and other iterables
-            except TypeError:
-                raise TypeError(
-                    f"patch_sizes={value!r}: expected a sequence of whole pixels, such as (16, 32, 44, 56)"
-                ) from None
+            raise TypeError(
+                f"patch_sizes={value!r}: expected a sequence of whole pixels, such as (16, 32, 44, 56)"
+            ) from None
+    value = tuple(value)
     if not value:
         raise ValueError("patch_sizes is empty: give at least one size in pixels (0 leaves the image whole)")
     sizes = []

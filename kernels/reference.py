@@ -18,7 +18,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from has_dali.kernels import contract
 from has_dali.kernels.policy import HideAndSeek
 
@@ -188,9 +187,7 @@ def resize_mirror_normalize_hide(
     flips = np.broadcast_to(np.zeros((), bool) if mirror is None else np.asarray(mirror, bool), (count,))
     ids = contract.sample_ids_u64(sample_ids, count)
     epochs = contract.epochs_u32(epoch, count)
-    thresholds = None if policy is None else contract.thresholds_u64(
-        policy.p_hide if p_hide is None else p_hide, count
-    )
+    thresholds = None if policy is None else contract.thresholds_u64(policy.p_hide if p_hide is None else p_hide, count)
     outputs = []
     for n, image in enumerate(images):
         scale, shift, fill = contract.normalization(mean, std, fill_value, image.shape[2])

@@ -1,0 +1,74 @@
+"""The fused CPU operator as C callbacks for DALI's ``NumbaFuncImpl`` schema, compiled once and cached on disk.
+
+DALI passes tables of pointers: for sample data one pointer per argument, for shapes one pointer per argument and
+sample. Inputs, in order: image (H, W, C) uint8; keys (4,) int64: sample id, epoch, mirror, hide threshold or -1 for
+the policy's; settings, int32 halves of ``cpu.pack_settings``; and an empty tensor whose *shape* is (0, height, width,
+planar), because DALI asks for output shapes before any data may be read (height 0 keeps the image's size).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from has_dali.kernels.cpu_fused import HIDE, fused_image
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_IMAGE, _KEYS, _SETTINGS, _EXTENT = range(4)
+_ID, _EPOCH, _MIRROR, _THRESHOLD = range(4)
+# out data, out shapes, out ndims, outputs, in data, in shapes, in ndims, inputs
+RUN_SIGNATURE = types.void(*[types.uint64] * 3, types.int32, *[types.uint64] * 3, types.int32)
+# out shapes, out ndims, outputs, in shapes, in ndims, inputs, samples
+SETUP_SIGNATURE = types.void(*([types.uint64] * 2 + [types.int32]) * 2, types.int32)
+
+
+@intrinsic
+def _as_pointer(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.uint64), codegen
+
+
+@numba.njit(inline="always")
+def _words(address, count):  # type: ignore[no-untyped-def]
+    """``count`` int64 at an address."""
+    return numba.carray(_as_pointer(np.uint64(address)), (count,), np.int64)
+
+
+@numba.cfunc(SETUP_SIGNATURE, nopython=True, cache=True)
+def setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
+    """Write the output shape of every sample."""
+    shapes_out, shapes_in = _words(out_shapes, samples), _words(in_shapes, inputs * samples)
+    for n in range(samples):
+        image = _words(shapes_in[_IMAGE * samples + n], 3)
+        extent = _words(shapes_in[_EXTENT * samples + n], 4)
+        height, width = (extent[1], extent[2]) if extent[1] > 0 else (image[0], image[1])
+        out = _words(shapes_out[n], 3)
+        if extent[3] != 0:
+            out[0], out[1], out[2] = image[2], height, width
+        else:
+            out[0], out[1], out[2] = height, width, image[2]
+
+
+@numba.cfunc(RUN_SIGNATURE, nopython=True, cache=True)
+def run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
+    """One sample."""
+    target, data, shapes = _words(out_data, outputs), _words(in_data, inputs), _words(in_shapes, inputs)
+    shape = _words(shapes[_IMAGE], 3)
+    image = numba.carray(_as_pointer(np.uint64(data[_IMAGE])), (shape[0], shape[1], shape[2]), np.uint8)
+    settings = _words(data[_SETTINGS], _words(shapes[_SETTINGS], 1)[0] // 2)
+    keys = _words(data[_KEYS], 4)
+    threshold = keys[_THRESHOLD] if keys[_THRESHOLD] >= 0 else settings[HIDE]
+    fused_image(
+        image,
+        target[0],
+        np.uint64(keys[_ID]),
+        np.uint64(keys[_EPOCH]),
+        np.uint64(threshold),
+        keys[_MIRROR] != 0,
+        settings,
+    )

@@ -1,0 +1,68 @@
+"""Grid and visibility of one image on the CPU: Philox words to runs of hidden or visible pixels."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from has_dali.kernels.philox import philox4x32
+
+_32 = np.uint64(32)
+
+
+@numba.njit(inline="always")
+def _scaled(word, count):  # type: ignore[no-untyped-def]
+    """``(word * count) >> 32`` of a 32-bit word and a count below 2**31, as a signed integer."""
+    return np.int64((word * np.uint64(count)) >> _32)
+
+
+@numba.njit(nogil=True, cache=True)
+def draw_grid(seed, apply_threshold, random_offset, patch_sizes, sample_id, epoch):  # type: ignore[no-untyped-def]
+    """``(patch size, offset y, offset x)`` of one image; patch size 0 leaves it whole."""
+    if len(patch_sizes) == 0:
+        return np.int64(0), np.int64(0), np.int64(0)
+    r0, r1, r2, r3 = philox4x32(np.uint64(0), epoch, sample_id, seed)
+    if not r0 < apply_threshold:
+        return np.int64(0), np.int64(0), np.int64(0)
+    size = np.int64(patch_sizes[_scaled(r1, len(patch_sizes))])
+    if size == 0 or not random_offset:
+        return size, np.int64(0), np.int64(0)
+    return size, _scaled(r2, size), _scaled(r3, size)
+
+
+@numba.njit(nogil=True, cache=True)
+def row_runs(  # type: ignore[no-untyped-def]
+    runs, hidden, row, size, offset_x, width, seed, sample_id, epoch, hide_threshold
+):
+    """Write the maximal runs of hidden (or visible) pixels of one row of cells; return how many.
+
+    Args:
+        runs: (2 * cells + 2,) int64, filled with begin, end, begin, end, ... in pixels.
+        hidden: True for runs of hidden pixels, False for visible ones.
+        row: index of the row of cells; size: patch size >= 1; offset_x: grid offset in pixels.
+    """
+    columns = (width - 1 + offset_x) // size + 1
+    cell = row * columns
+    count = 0
+    inside = False
+    w0 = w1 = w2 = w3 = np.uint64(0)
+    for column in range(columns):
+        lane = cell & 3
+        if column == 0 or lane == 0:
+            w0, w1, w2, w3 = philox4x32(np.uint64(1 + (cell >> 2)), epoch, sample_id, seed)
+        word = w0 if lane == 0 else (w1 if lane == 1 else (w2 if lane == 2 else w3))
+        if (word < hide_threshold) == hidden:
+            if not inside:
+                runs[2 * count] = max(column * size - offset_x, 0)
+                inside = True
+            runs[2 * count + 1] = min((column + 1) * size - offset_x, width)
+        elif inside:
+            count += 1
+            inside = False
+        cell += 1
+    return count + 1 if inside else count
+
+
+@numba.njit(inline="always")
+def max_cells(size, offset_x, width):  # type: ignore[no-untyped-def]
+    """Cells in one row of the grid."""
+    return (width - 1 + offset_x) // size + 1

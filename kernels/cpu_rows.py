@@ -1,0 +1,215 @@
+"""Row kernels of the fused CPU operator: blend source rows, blend columns, convert, fill.
+
+Each is called once per output row, with the columns of that row of cells worked out beforehand, so that the cost
+per call does not grow with the number of cells. The order of float operations is the one of ``reference.py``.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from has_dali.kernels.cpu_hide import copy_run
+from has_dali.kernels.simd import (
+    WIDE,
+    address_of,
+    blended,
+    byte_at,
+    float_at,
+    fma,
+    fma4,
+    load4,
+    load4_u8,
+    load16_u8,
+    scaled,
+    splat4,
+    store16,
+    store_pixel,
+    store_planar,
+    store_planar_rgb,
+)
+
+
+@numba.njit(nogil=True, cache=True)
+def axis_taps(n_in, n_out, antialias, mirror):  # type: ignore[no-untyped-def]
+    """First source pixel, tap count and weights of each output pixel: (n_out,), (n_out,), (n_out, most taps).
+
+    Weights behind the last tap are 0. With ``mirror`` entry o describes output pixel n_out - 1 - o.
+    """
+    denominator = 2 * n_out
+    radius = max(2 * n_in, denominator) if antialias else denominator
+    most = min(-(-2 * radius // denominator), n_in)  # whole numbers inside an open interval
+    first = np.empty(n_out, np.int64)
+    count = np.empty(n_out, np.int64)
+    weights = np.zeros((n_out, most), np.float32)
+    for o in range(n_out):
+        position = (2 * o + 1) * n_in - n_out
+        low = (position - radius) // denominator + 1
+        high = -((-position - radius) // denominator) - 1
+        begin, end = max(low, 0), min(high, n_in - 1)
+        total = np.int64(0)
+        for i in range(low, high + 1):
+            total += radius - abs(i * denominator - position)
+        at = n_out - 1 - o if mirror else o
+        first[at] = begin
+        count[at] = end - begin + 1
+        for i in range(begin, end + 1):
+            weight = radius - abs(i * denominator - position)
+            if i == begin:  # taps beyond the border repeat the border pixel
+                for outside in range(low, begin):
+                    weight += radius - abs(outside * denominator - position)
+            if i == end:
+                for outside in range(end + 1, high + 1):
+                    weight += radius - abs(outside * denominator - position)
+            weights[at, i - begin] = np.float32(weight) / np.float32(total)
+    return first, count, weights
+
+
+@numba.njit(nogil=True, cache=True)
+def blend_rows(line, source, length, count, weights, begin, end):  # type: ignore[no-untyped-def]
+    """``line[begin:end]`` = weighted sum of ``count`` rows of ``length`` bytes from address ``source`` on.
+
+    Whole vectors are written where the row is long enough: a few values outside the range, right ones too.
+    """
+    if length < WIDE:
+        for i in range(begin, end):
+            value = weights[0] * byte_at(source + i)
+            for k in range(1, count):
+                value = fma(weights[k], byte_at(source + k * length + i), value)
+            line[i] = value
+        return
+    target = address_of(line)
+    i = min(begin, length - WIDE)
+    while i < end:
+        if i + 2 * WIDE <= length:
+            at = source + i
+            low, high = scaled(weights[0], load16_u8(at)), scaled(weights[0], load16_u8(at + WIDE))
+            for k in range(1, count):
+                at += length
+                low = blended(weights[k], load16_u8(at), low)
+                high = blended(weights[k], load16_u8(at + WIDE), high)
+            store16(target + 4 * i, low)
+            store16(target + 4 * (i + WIDE), high)
+            i += 2 * WIDE
+        else:
+            i = min(i, length - WIDE)
+            at = source + i
+            low = scaled(weights[0], load16_u8(at))
+            for k in range(1, count):
+                at += length
+                low = blended(weights[k], load16_u8(at), low)
+            store16(target + 4 * i, low)
+            i += WIDE
+
+
+@numba.njit(inline="always")
+def _four_pixels(a0, a1, a2, a3, weights, step, taps, scale, shift):  # type: ignore[no-untyped-def]
+    """Channels of four output pixels from the blended row; ``a0``..: addresses of their first taps."""
+    row = 4 * taps
+    w1, w2, w3 = weights + row, weights + 2 * row, weights + 3 * row
+    v0, v1 = scaled(float_at(weights), load4(a0)), scaled(float_at(w1), load4(a1))
+    v2, v3 = scaled(float_at(w2), load4(a2)), scaled(float_at(w3), load4(a3))
+    for k in range(1, taps):
+        at, w = k * step, 4 * k
+        v0, v1 = blended(float_at(weights + w), load4(a0 + at), v0), blended(float_at(w1 + w), load4(a1 + at), v1)
+        v2, v3 = blended(float_at(w2 + w), load4(a2 + at), v2), blended(float_at(w3 + w), load4(a3 + at), v3)
+    return fma4(v0, scale, shift), fma4(v1, scale, shift), fma4(v2, scale, shift), fma4(v3, scale, shift)
+
+
+@numba.njit(nogil=True, cache=True)
+def blend_columns(  # type: ignore[no-untyped-def]
+    line, channels, offsets, weights, groups, group_count, singles, single_count, out, strides, half, constants
+):
+    """The visible output pixels of one row from the blended source row at address ``line``.
+
+    Args:
+        offsets: (out width,) int64, byte offset of each output pixel's first tap in the blended row.
+        weights: (out width, taps) float32.
+        groups: first columns of runs of four pixels; singles: the columns left over.
+        strides: (bytes per pixel, bytes per plane) of the output; constants: scale[4], shift[4].
+    """
+    step, taps = 4 * channels, weights.shape[1]
+    pixel, plane = strides
+    scale, shift = load4(address_of(constants)), load4(address_of(constants) + 16)
+    weight = address_of(weights)
+    rgb = channels == 3 and not half
+    for g in range(group_count):
+        x = groups[g]
+        v0, v1, v2, v3 = _four_pixels(
+            line + offsets[x], line + offsets[x + 1], line + offsets[x + 2], line + offsets[x + 3],
+            weight + 4 * taps * x, step, taps, scale, shift,
+        )  # fmt: skip
+        if rgb:
+            store_planar_rgb(out + x * pixel, plane, v0, v1, v2, v3)
+        else:
+            store_planar(out + x * pixel, plane, channels, half, v0, v1, v2, v3)
+    for s in range(single_count):
+        x = singles[s]
+        value = scaled(weights[x, 0], load4(line + offsets[x]))
+        for k in range(1, taps):
+            value = blended(weights[x, k], load4(line + offsets[x] + k * step), value)
+        store_pixel(out + x * pixel, plane, channels, half, fma4(value, scale, shift))
+
+
+@numba.njit(nogil=True, cache=True)
+def convert_columns(  # type: ignore[no-untyped-def]
+    row, channels, width, mirror, groups, group_count, singles, single_count, out, strides, half, constants, careful
+):
+    """The visible output pixels of one row where nothing is resampled: bytes at address ``row``, normalised.
+
+    A pixel is loaded as four bytes; ``careful`` avoids that, for the row whose last byte ends the image.
+    """
+    pixel, plane = strides
+    scale, shift = load4(address_of(constants)), load4(address_of(constants) + 16)
+    step = -channels if mirror else channels
+    start = row + (width - 1) * channels if mirror else row
+    rgb = channels == 3 and not half
+    for g in range(group_count):
+        x = groups[g]
+        at = start + x * step
+        if careful:
+            for i in range(4):
+                _convert_pixel(at + i * step, channels, out + (x + i) * pixel, plane, half, constants)
+            continue
+        v0, v1 = fma4(load4_u8(at), scale, shift), fma4(load4_u8(at + step), scale, shift)
+        v2, v3 = fma4(load4_u8(at + 2 * step), scale, shift), fma4(load4_u8(at + 3 * step), scale, shift)
+        if rgb:
+            store_planar_rgb(out + x * pixel, plane, v0, v1, v2, v3)
+        else:
+            store_planar(out + x * pixel, plane, channels, half, v0, v1, v2, v3)
+    for s in range(single_count):
+        x = singles[s]
+        if careful:
+            _convert_pixel(start + x * step, channels, out + x * pixel, plane, half, constants)
+        else:
+            value = fma4(load4_u8(start + x * step), scale, shift)
+            store_pixel(out + x * pixel, plane, channels, half, value)
+
+
+@numba.njit(nogil=True, cache=True)
+def _convert_pixel(at, channels, out, plane, half, constants):  # type: ignore[no-untyped-def]
+    for c in range(channels):
+        value = fma(byte_at(at + c), constants[c], constants[4 + c])
+        store_pixel(out + c * plane, 0, 1, half, splat4(value))
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_row_bytes(fill_values, out_width, channels, planar, half):  # type: ignore[no-untyped-def]
+    """One row of fill per plane (or one interleaved row), in the output's bytes."""
+    item = 2 if half else 4
+    rows = np.empty(out_width * channels * item, np.uint8)
+    address = address_of(rows)
+    for x in range(out_width):
+        for c in range(channels):
+            at = (c * out_width + x) if planar else (x * channels + c)
+            store_pixel(address + at * item, 0, 1, half, splat4(fill_values[c]))
+    return rows
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_segments(segments, count, out, fill, planes, plane, row_bytes):  # type: ignore[no-untyped-def]
+    """Copy byte segments of the fill row(s) into one output row of every plane."""
+    for p in range(planes):
+        line, source = out + p * plane, fill + p * row_bytes
+        for s in range(count):
+            begin, end = segments[2 * s], segments[2 * s + 1]
+            copy_run(line + begin, source + begin, end - begin)

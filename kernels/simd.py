@@ -1,0 +1,302 @@
+"""Float vectors and raw memory for Numba kernels.
+
+LLVM's loop vectoriser finds neither form that the fused operator needs: a row of bytes blended over several
+source rows (measured: it stayed scalar), and four pixels of three interleaved channels. Explicit vectors of 16 and
+of 4 lanes give both. Addresses are plain integers; whoever calls these has checked the bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 4
+WIDE = 16
+_F32 = ir.FloatType()
+_F16 = ir.HalfType()
+_I8 = ir.IntType(8)
+_I32 = ir.IntType(32)
+_VECTOR = ir.VectorType(_F32, LANES)
+
+
+class _FloatVector(types.Type):
+    def __init__(self, lanes: int) -> None:
+        super().__init__(name=f"has_dali_float{lanes}")
+        self.vector = ir.VectorType(_F32, lanes)
+
+
+@register_model(_FloatVector)
+class _FloatVectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, fe_type.vector)
+
+
+float4, float16 = _FloatVector(LANES), _FloatVector(WIDE)
+
+
+def _integers(*kinds: Any) -> bool:
+    """Guard: Numba would convert a float to an address without a word."""
+    return all(isinstance(kind, types.Integer) for kind in kinds)
+
+
+def _pointer(builder: Any, address: Any, element: Any) -> Any:
+    return builder.inttoptr(address, element.as_pointer())
+
+
+def _splat(builder: Any, scalar: Any, vector: Any = _VECTOR) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _I32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
+
+
+def _fma_of(builder: Any, kind: Any) -> Any:
+    name = f"llvm.fma.v{kind.count}f32" if isinstance(kind, ir.VectorType) else "llvm.fma.f32"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+
+
+@numba.njit(inline="always")
+def address_of(array):  # type: ignore[no-untyped-def]
+    """Address of an array's data, signed: unsigned and signed integers would mix to float64."""
+    return np.int64(array.ctypes.data)
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of float32, rounded once."""
+    signature = types.float32(types.float32, types.float32, types.float32)
+    return signature, lambda context, builder, sig, args: builder.call(_fma_of(builder, _F32), args)
+
+
+@intrinsic
+def float_at(typingctx: Any, address: Any) -> Any:
+    """The float32 at a byte address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], _F32))
+
+    return (types.float32(types.intp), codegen) if _integers(address) else None
+
+
+@intrinsic
+def byte_at(typingctx: Any, address: Any) -> Any:
+    """The byte at an address, as float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.uitofp(builder.load(_pointer(builder, args[0], _I8)), _F32)
+
+    return (types.float32(types.intp), codegen) if _integers(address) else None
+
+
+@intrinsic
+def load4(typingctx: Any, address: Any) -> Any:
+    """Four float32 at a byte address, not necessarily aligned."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], _VECTOR), align=4)
+
+    return (float4(types.intp), codegen) if _integers(address) else None
+
+
+def _load_bytes(vector: _FloatVector) -> Any:
+    """An intrinsic that loads bytes as float32 lanes."""
+    lanes = vector.vector.count
+
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            packed = builder.load(_pointer(builder, args[0], ir.VectorType(_I8, lanes)), align=1)
+            wide = builder.zext(packed, ir.VectorType(_I32, lanes))
+            return builder.sitofp(wide, vector.vector)  # signed conversion of a number >= 0: one instruction
+
+        return (vector(types.intp), codegen) if _integers(address) else None
+
+    return load
+
+
+load4_u8, load16_u8 = _load_bytes(float4), _load_bytes(float16)
+
+
+@intrinsic
+def store16(typingctx: Any, address: Any, vector: Any) -> Any:
+    """Store sixteen float32 at a byte address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], float16.vector), align=4)
+        return context.get_dummy_value()
+
+    return (types.void(types.intp, float16), codegen) if _integers(address) else None
+
+
+@intrinsic
+def splat4(typingctx: Any, value: Any) -> Any:
+    """Four copies of a float32."""
+    return float4(types.float32), lambda context, builder, sig, args: _splat(builder, args[0])
+
+
+@intrinsic
+def scaled(typingctx: Any, weight: Any, vector: Any) -> Any:
+    """``weight * vector`` for a float32 weight."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fmul(_splat(builder, args[0], vector.vector), args[1])
+
+    return (vector(types.float32, vector), codegen) if isinstance(vector, _FloatVector) else None
+
+
+@intrinsic
+def blended(typingctx: Any, weight: Any, vector: Any, addend: Any) -> Any:
+    """``weight * vector + addend``, rounded once, for a float32 weight."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        weights = _splat(builder, args[0], vector.vector)
+        return builder.call(_fma_of(builder, vector.vector), [weights, args[1], args[2]])
+
+    return (vector(types.float32, vector, vector), codegen) if isinstance(vector, _FloatVector) else None
+
+
+@intrinsic
+def fma4(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` lane by lane, rounded once."""
+    signature = float4(float4, float4, float4)
+    return signature, lambda context, builder, sig, args: builder.call(_fma_of(builder, _VECTOR), args)
+
+
+def _narrow(builder: Any, value: Any, half: bool) -> Any:
+    if not half:
+        return value
+    return builder.fptrunc(value, ir.VectorType(_F16, LANES) if value.type == _VECTOR else _F16)
+
+
+def _on_half(builder: Any, half: Any, emit: Any) -> None:
+    """Emit both element types behind one well-predicted branch."""
+    with builder.if_else(cgutils.is_not_null(builder, half)) as (then, otherwise):
+        with then:
+            emit(True)
+        with otherwise:
+            emit(False)
+
+
+def _transposed_lane(builder: Any, pixels: Any, lane: int) -> Any:
+    """One channel of four pixels, as a vector."""
+    pair = ir.Constant(ir.VectorType(_I32, 2), [lane, LANES + lane])
+    left = builder.shuffle_vector(pixels[0], pixels[1], pair)
+    right = builder.shuffle_vector(pixels[2], pixels[3], pair)
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_I32, LANES), [0, 1, 2, 3]))
+
+
+@intrinsic
+def store_planar_rgb(typingctx: Any, address: Any, plane: Any, v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
+    """Store four pixels of three float32 channels as four neighbours in each plane: ``store_planar`` unbranched."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target, stride, *pixels = args
+        for lane in range(3):
+            builder.store(_transposed_lane(builder, pixels, lane), _pointer(builder, target, _VECTOR), align=4)
+            target = builder.add(target, stride)
+        return context.get_dummy_value()
+
+    signature = types.void(types.intp, types.intp, float4, float4, float4, float4)
+    return (signature, codegen) if _integers(address, plane) else None
+
+
+@intrinsic
+def store_planar(
+    typingctx: Any, address: Any, plane: Any, channels: Any, half: Any, v0: Any, v1: Any, v2: Any, v3: Any
+) -> Any:
+    """Store four pixels (lanes = channels) as four neighbours in each plane, ``plane`` bytes apart."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, stride, count, is_half, *pixels = args
+        for lane in range(LANES):
+            row = _transposed_lane(builder, pixels, lane)
+            with builder.if_then(builder.icmp_signed(">", count, count.type(lane))):
+                target = builder.add(base, builder.mul(stride, stride.type(lane)))
+
+                def emit(narrow: bool, row: Any = row, target: Any = target) -> None:
+                    value = _narrow(builder, row, narrow)
+                    builder.store(value, _pointer(builder, target, value.type), align=2 if narrow else 4)
+
+                _on_half(builder, is_half, emit)
+        return context.get_dummy_value()
+
+    signature = types.void(types.intp, types.intp, types.intp, types.boolean, float4, float4, float4, float4)
+    return (signature, codegen) if _integers(address, plane, channels) else None
+
+
+@intrinsic
+def store_pixel(typingctx: Any, address: Any, stride: Any, channels: Any, half: Any, pixel: Any) -> Any:
+    """Store the first ``channels`` lanes, ``stride`` bytes apart."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, step, count, is_half, value = args
+        for lane in range(LANES):
+            with builder.if_then(builder.icmp_signed(">", count, count.type(lane))):
+                target = builder.add(base, builder.mul(step, step.type(lane)))
+                scalar = builder.extract_element(value, _I32(lane))
+
+                def emit(narrow: bool, scalar: Any = scalar, target: Any = target) -> None:
+                    number = _narrow(builder, scalar, narrow)
+                    builder.store(number, _pointer(builder, target, number.type), align=2 if narrow else 4)
+
+                _on_half(builder, is_half, emit)
+        return context.get_dummy_value()
+
+    signature = types.void(types.intp, types.intp, types.intp, types.boolean, float4)
+    return (signature, codegen) if _integers(address, stride, channels) else None
+
+
+@intrinsic
+def copy_bytes(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+    """Memcpy between addresses that do not overlap."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target, source, count = args
+        byte = _I8.as_pointer()
+        cgutils.raw_memcpy(builder, builder.inttoptr(target, byte), builder.inttoptr(source, byte), count, 1)
+        return context.get_dummy_value()
+
+    signature = types.void(types.intp, types.intp, types.intp)
+    return (signature, codegen) if _integers(target, source, count) else None
+
+
+def _copy_block(width: int) -> Any:
+    """An intrinsic that copies ``width`` bytes through one register."""
+
+    @intrinsic
+    def copy(typingctx: Any, target: Any, source: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = ir.IntType(8 * width) if width <= 8 else ir.VectorType(_I8, width)
+            value = builder.load(_pointer(builder, args[1], kind), align=1)
+            builder.store(value, _pointer(builder, args[0], kind), align=1)
+            return context.get_dummy_value()
+
+        return (types.void(types.intp, types.intp), codegen) if _integers(target, source) else None
+
+    return copy
+
+
+copy_32 = _copy_block(32)
+copy_16 = _copy_block(16)
+copy_8 = _copy_block(8)
+copy_4 = _copy_block(4)
+copy_2 = _copy_block(2)
+copy_1 = _copy_block(1)
+
+
+@intrinsic
+def prefetch_write(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to be written soon; any address is allowed."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        byte = _I8.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(args[0], byte), _I32(1), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return (types.void(types.intp), codegen) if _integers(address) else None
