@@ -1,0 +1,120 @@
+"""Which samples make up which batch: pure functions of (seed, epoch, batch index), with no state.
+
+The order of an epoch is the order of 64-bit Philox words drawn per sample id, so it needs no generator and is
+the same for every world size. Global batch g is the run ``[g * B, (g + 1) * B)`` of that order, with
+B = batch_size * world_size; rank r takes the r-th slice of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from has_dali.kernels.contract import PLAN_BLOCK, as_u64
+from has_dali.kernels.philox import philox4x32
+from has_dali.kernels.policy import checked_seed
+
+# Counter block of the shuffle; crops and mirror (plan.py) take lower ones.
+SHUFFLE_BLOCK = PLAN_BLOCK + 512
+
+
+class Sampler:
+    """Sample ids of every batch of every epoch, for one rank.
+
+    Training shuffles anew in each epoch and drops what does not fill a global batch; as the order changes, so
+    does what is dropped. Evaluation goes through the samples in order, each exactly once over all ranks: the
+    remainder is dealt out as evenly as it goes, so a rank's last batch may be short, and when fewer samples
+    than ranks remain the high ranks have one step less.
+
+    Args:
+        count: samples in the data set.
+        batch_size: samples in a batch of this rank.
+        train: shuffle and drop the remainder; else sequential and complete.
+        seed: 64-bit integer, the key of the shuffle.
+        rank: this process, from 0.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: a number is out of range, or there are too few samples for one global training batch.
+        TypeError: a number is not an integer.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, train: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.count = at_least("count", count, 1)
+        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.world_size = at_least("world_size", world_size, 1)
+        self.rank = at_least("rank", rank, 0)
+        if self.rank >= self.world_size:
+            raise ValueError(f"rank={rank}: expected 0 to world_size - 1 = {self.world_size - 1}")
+        self.seed = checked_seed(seed)
+        self.train = train
+        self.global_batch = self.batch_size * self.world_size
+        if train and self.count < self.global_batch:
+            raise ValueError(
+                f"batch_size={batch_size}: a global batch of {self.global_batch} samples does not fit into"
+                f" {self.count} training samples; lower batch_size or world_size"
+            )
+        self._full, self._rest = divmod(self.count, self.global_batch)
+        self._order = functools.lru_cache(maxsize=2)(self._compute_order)  # prefetching spans two epochs
+
+    def __len__(self) -> int:
+        """Batches per epoch on this rank."""
+        return self._full + (not self.train and self._rest > self.rank)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that all ranks together take in one epoch."""
+        return self._full * self.global_batch if self.train else self.count
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """(count,) int64: every sample id once, in the order of ``epoch``; read-only."""
+        return self._order(epoch)
+
+    def ids(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+        """Ids of this rank's batch ``index`` in ``epoch``: (batch_size,) int64, shorter at the end of evaluation."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index={index}: expected 0 to {len(self) - 1}, the batches of an epoch")
+        start = index * self.global_batch
+        if index < self._full:
+            start += self.rank * self.batch_size
+            stop = start + self.batch_size
+        else:
+            share, extra = divmod(self._rest, self.world_size)
+            start += self.rank * share + min(self.rank, extra)
+            stop = start + share + (self.rank < extra)
+        return self.order(epoch)[start:stop]
+
+    def _compute_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self.train:
+            keys = np.empty(self.count, np.uint64)
+            _shuffle_keys(keys, np.uint64(epoch), np.uint64(as_u64(self.seed)))
+            order = np.argsort(keys, kind="stable")  # stable: equal keys keep id order on every machine
+        else:
+            order = np.arange(self.count, dtype=np.int64)
+        order.flags.writeable = False
+        return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _shuffle_keys(keys, epoch, seed):  # type: ignore[no-untyped-def]
+    """Fill ``keys`` (N,) uint64 with one 64-bit word per sample id 0..N-1."""
+    for i in range(len(keys)):
+        high, low, _, _ = philox4x32(np.uint64(SHUFFLE_BLOCK), epoch, np.uint64(i), seed)
+        keys[i] = (high << np.uint64(32)) | low
+
+
+def at_least(name: str, value: int, low: int) -> int:
+    """``value`` as an int of at least ``low``, or an error that names the argument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: expected an integer of at least {low}") from None
+    if number < low:
+        raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
+    return number
