@@ -102,7 +102,7 @@ def _same_memory(a: npt.NDArray, b: npt.NDArray) -> bool:
     return a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
-def _check_out(batch: Any, out: Any, kind: type) -> None:
+def _check_out(batch: Any, out: Any, kind: type[Any]) -> None:
     """``out`` has the batch's kind, shape and dtype, and is either its memory exactly or none of it."""
     if out is None or out is batch:
         return

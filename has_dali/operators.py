@@ -23,8 +23,9 @@ from nvidia.dali import backend, ops
 
 def require_schemas() -> None:
     """Raise ImportError when the installed DALI lacks a schema that this module drives."""
+    schemas: Any = backend
     for schema in ("_JaxFunction", "NumbaFuncImpl"):
-        if backend.TryGetSchema(schema) is None:
+        if schemas.TryGetSchema(schema) is None:
             raise ImportError(f"DALI lacks the operator schema {schema}: install nvidia-dali-cuda130 2.4 or newer")
 
 
@@ -34,7 +35,12 @@ def _shown_as(name: str) -> dict[str, str]:
     return {"_module": module, "_display_name": function}
 
 
-class BatchOperator(ops.python_op_factory("hide_and_seek", "_JaxFunction", "_JaxFunction", generated=False)):
+_ops: Any = ops  # DALI generates these names at run time
+_BatchBase: Any = _ops.python_op_factory("hide_and_seek", "_JaxFunction", "_JaxFunction", generated=False)
+_SampleBase: Any = _ops.python_op_factory("fused", "NumbaFunction", "NumbaFuncImpl", generated=False)
+
+
+class BatchOperator(_BatchBase):
     """Call ``function`` once per batch with whole-batch DLPack tensors; it returns a tuple of DLPack capsules.
 
     On the GPU the call is ``function(stream, *tensors)``. All inputs are on one device and of uniform shape.
@@ -47,9 +53,7 @@ class BatchOperator(ops.python_op_factory("hide_and_seek", "_JaxFunction", "_Jax
         super().__init__(function_id=id(function), num_outputs=num_outputs, device=device, **_shown_as(name))
 
 
-class SampleOperator(
-    ops.python_op_factory("resize_mirror_normalize_hide", "NumbaFunction", "NumbaFuncImpl", generated=False)
-):
+class SampleOperator(_SampleBase):
     """Call a compiled ``numba.cfunc`` for every sample on DALI's CPU threads.
 
     Args:
@@ -105,4 +109,4 @@ def as_writable_numpy(tensor: Any) -> npt.NDArray:
     view = as_numpy(tensor)
     buffer = (ctypes.c_uint8 * view.nbytes).from_address(view.ctypes.data)
     buffer.owner = view  # type: ignore[attr-defined]
-    return np.ndarray(view.shape, view.dtype, buffer=buffer)
+    return np.ndarray(view.shape, view.dtype, buffer=buffer)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from has_dali.kernels import contract
 from has_dali.kernels.cpu_fused import fused_image
 from has_dali.kernels.cpu_hide import hide_images

@@ -12,10 +12,11 @@ from typing import Any
 
 import numba
 import numpy as np
-from has_dali.kernels.cpu_fused import HIDE, fused_image
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from has_dali.kernels.cpu_fused import HIDE, fused_image
 
 _IMAGE, _KEYS, _SETTINGS, _EXTENT = range(4)
 _ID, _EPOCH, _MIRROR, _THRESHOLD = range(4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+
 from has_dali.kernels.cpu_grid import draw_grid, max_cells, row_runs
 from has_dali.kernels.cpu_rows import (
     axis_taps,

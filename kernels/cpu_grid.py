@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+
 from has_dali.kernels.philox import philox4x32
 
 _32 = np.uint64(32)

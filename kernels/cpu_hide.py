@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+
 from has_dali.kernels.cpu_grid import draw_grid, max_cells, row_runs
 from has_dali.kernels.simd import address_of, copy_1, copy_2, copy_4, copy_8, copy_16, copy_32, copy_bytes
 

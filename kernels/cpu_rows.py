@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+
 from has_dali.kernels.cpu_hide import copy_run
 from has_dali.kernels.simd import (
     WIDE,

@@ -135,7 +135,7 @@ def checked_seed(value: Any, name: str = "seed") -> int:
 def _checked_patch_sizes(value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         try:
-            value = (operator.index(value),)
+            value = (operator.index(value),)  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(
                 f"patch_sizes={value!r}: expected a sequence of whole pixels, such as (16, 32, 44, 56)"

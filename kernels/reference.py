@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from has_dali.kernels import contract
 from has_dali.kernels.policy import HideAndSeek
 
@@ -196,7 +197,9 @@ def resize_mirror_normalize_hide(
             pixels = pixels[:, ::-1]
         values = fma(pixels, scale, shift)
         if policy is not None and thresholds is not None:
-            hidden = image_mask(policy, int(ids[n]), int(epochs[n]), *pixels.shape[:2], int(thresholds[n]))
+            hidden = image_mask(
+                policy, int(ids[n]), int(epochs[n]), pixels.shape[0], pixels.shape[1], int(thresholds[n])
+            )
             values[hidden] = fill
         values = values.astype(dtype)
         outputs.append(np.ascontiguousarray(values.transpose(2, 0, 1)) if output_layout == "CHW" else values)

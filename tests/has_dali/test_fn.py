@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from has_dali.kernels import reference
 from nvidia.dali import fn, pipeline_def, types
 
 import has_dali.fn as hfn
 from has_dali import HideAndSeek
+from has_dali.kernels import reference
 
 RNG = np.random.default_rng(0)
 RAGGED = [RNG.integers(0, 256, (30 + 7 * i, 50 - 3 * i, 3), dtype=np.uint8) for i in range(6)]

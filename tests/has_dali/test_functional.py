@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from has_dali.kernels import reference
 
 from has_dali import HideAndSeek, hide
+from has_dali.kernels import reference
 
 POLICY = HideAndSeek((0, 3, 8), seed=5)
 IDS = np.arange(4)

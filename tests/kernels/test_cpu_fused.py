@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from has_dali.kernels import contract, cpu, reference
-from has_dali.kernels.policy import HideAndSeek
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from has_dali.kernels import contract, cpu, reference
+from has_dali.kernels.policy import HideAndSeek
 
 policies = st.none() | st.builds(
     HideAndSeek,

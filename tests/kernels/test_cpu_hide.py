@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from has_dali.kernels import cpu, reference
-from has_dali.kernels.policy import HideAndSeek
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from has_dali.kernels import cpu, reference
+from has_dali.kernels.policy import HideAndSeek
 
 LAYOUTS = {"NCHW": "nchw", "NHWC": "nhwc", "NCT": "ncw"}
 DTYPES = (np.uint8, np.int16, np.float16, np.float32, np.float64, np.bool_)

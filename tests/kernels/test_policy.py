@@ -6,9 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from has_dali.kernels.policy import HideAndSeek
 from hypothesis import given
 from hypothesis import strategies as st
+
+from has_dali.kernels.policy import HideAndSeek
 
 policies = st.builds(
     HideAndSeek,

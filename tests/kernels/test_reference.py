@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from has_dali.kernels import contract, reference
-from has_dali.kernels.policy import HideAndSeek
 from hypothesis import given
 from hypothesis import strategies as st
+
+from has_dali.kernels import contract, reference
+from has_dali.kernels.policy import HideAndSeek
 
 floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from has_dali.kernels import cpu, reference
 from has_dali.kernels.policy import HideAndSeek
 
