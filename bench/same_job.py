@@ -1,0 +1,86 @@
+"""Do two loaders do the same job? Asked of every peer before its speed counts; who does not is void."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from has_dali.kernels.policy import HideAndSeek
+
+_SIGMAS = 5.0
+# Crops of a few hundred images differ by chance; another normalisation differs by more than this.
+_MEAN_TOLERANCE, _STD_RATIO = 0.5, 1.4
+
+
+@dataclass(frozen=True)
+class Check:
+    """What some batches of a loader look like."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    label_dtype: str
+    hidden: float
+    """Fraction of pixels whose channels are all exactly 0."""
+    visible_mean: float
+    visible_std: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def inspect(batches: Sequence[dict[str, torch.Tensor]]) -> Check:
+    """Measure some batches of one loader."""
+    images = torch.cat([batch["image"] for batch in batches])
+    hidden = (images == 0).all(dim=1)
+    visible = images.permute(0, 2, 3, 1)[~hidden]
+    first = batches[0]
+    return Check(
+        str(first["image"].dtype).removeprefix("torch."),
+        tuple(first["image"].shape),
+        str(first["label"].dtype).removeprefix("torch."),
+        float(hidden.float().mean()),
+        float(visible.mean()),
+        float(visible.std()),
+    )
+
+
+def difference(check: Check, policy: HideAndSeek | None, images: int, batch_size: int, size: int) -> str | None:
+    """Why a loader does not do the job, or None when it does."""
+    expected = {"dtype": "float32", "shape": (batch_size, 3, size, size), "label_dtype": "int64"}
+    for name, value in expected.items():
+        if getattr(check, name) != value:
+            return f"{name} is {getattr(check, name)}, expected {value}"
+    mean, variance = (0.0, 0.0) if policy is None else hidden_moments(policy, size)
+    # Visible pixels that happen to equal the mean are rare; 0.1 % covers them.
+    bound = _SIGMAS * math.sqrt(variance / images) + 1e-3
+    if abs(check.hidden - mean) > bound:
+        return f"hides {check.hidden:.1%} of the pixels, expected {mean:.1%} +- {bound:.1%}"
+    return None
+
+
+def disagreement(check: Check, ours: Check) -> str | None:
+    """Why the visible pixels cannot come from the same files and normalisation, or None."""
+    if abs(check.visible_mean - ours.visible_mean) > _MEAN_TOLERANCE:
+        return f"visible pixels have mean {check.visible_mean:.2f}, ours {ours.visible_mean:.2f}"
+    if not 1 / _STD_RATIO < check.visible_std / ours.visible_std < _STD_RATIO:
+        return f"visible pixels have std {check.visible_std:.2f}, ours {ours.visible_std:.2f}"
+    return None
+
+
+def hidden_moments(policy: HideAndSeek, size: int) -> tuple[float, float]:
+    """Mean and variance of the hidden fraction of one ``size`` x ``size`` image under a policy."""
+    first = second = 0.0
+    for patch_size in policy.patch_sizes:
+        if not patch_size:
+            continue
+        edges = [min(patch_size, size - start) / size for start in range(0, size, patch_size)]
+        within = policy.p_hide * (1 - policy.p_hide) * sum(edge * edge for edge in edges) ** 2
+        first += policy.p_hide / len(policy.patch_sizes)
+        second += (within + policy.p_hide**2) / len(policy.patch_sizes)
+    mean = policy.p_apply * first
+    return mean, policy.p_apply * second - mean * mean
