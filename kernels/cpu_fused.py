@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from has_dali.kernels.cpu_grid import draw_grid, max_cells, row_runs
+from has_dali.kernels.cpu_grid import draw_cells, draw_grid, grid_cells, row_runs
 from has_dali.kernels.cpu_rows import (
     axis_taps,
     blend_columns,
@@ -19,7 +19,7 @@ from has_dali.kernels.cpu_rows import (
     fill_row_bytes,
     fill_segments,
 )
-from has_dali.kernels.simd import address_of, prefetch_write
+from has_dali.kernels.simd import address_of, prefetch_read, prefetch_write
 
 # Settings of the operator: int64 words, the last ones the patch sizes. HIDE is the policy's threshold, for callers
 # without one per sample.
@@ -40,10 +40,16 @@ _BRIDGE = 64
 
 
 @numba.njit(nogil=True, cache=True)
-def _prefetch(line, planes, plane, row_bytes):  # type: ignore[no-untyped-def]
+def _prefetch_target(line, planes, plane, row_bytes):  # type: ignore[no-untyped-def]
     for p in range(planes):
         for at in range(0, row_bytes, _CACHE_LINE):
             prefetch_write(line + p * plane + at)
+
+
+@numba.njit(nogil=True, cache=True)
+def _prefetch_source(begin, end):  # type: ignore[no-untyped-def]
+    for at in range(begin, end, _CACHE_LINE):
+        prefetch_read(at)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -121,6 +127,7 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
     pixel = item if planar else item * channels
     strides = (pixel, out_height * out_width * item if planar else item)
     planes = channels if planar else 1
+    pixels = address_of(image)
     row_bytes, length = out_width * pixel, width * channels
     fill = fill_row_bytes(constants[8:12], out_width, channels, planar, half)
     seed = np.uint64(settings[SEED])
@@ -129,7 +136,10 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
     )
     if size == 0 or hide_threshold == 0:  # one cell that no word hides
         size, offset_y, offset_x, hide_threshold = max(out_height, out_width), 0, 0, np.uint64(0)
-    cells = max_cells(size, offset_x, out_width)
+    cells, cell_rows = grid_cells(size, offset_x, out_width), grid_cells(size, offset_y, out_height)
+    blocks = (cells * cell_rows + 3) // 4
+    flags = np.empty(4 * blocks, np.uint8)
+    draw_cells(flags, blocks, seed, sample_id, epoch, hide_threshold)
     runs, segments = np.empty(2 * cells + 2, np.int64), np.empty(2 * cells + 4, np.int64)
     ranges = np.empty(2 * cells + 2, np.int64)
     groups, singles = np.empty(out_width, np.int64), np.empty(out_width, np.int64)
@@ -139,26 +149,32 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
         x_first, x_count, x_weights = axis_taps(np.int64(width), out_width, antialias, mirror)
         offsets = x_first * (4 * channels)
         line = np.zeros(length + x_weights.shape[1] * channels + _SLACK, np.float32)
-    for row in range((out_height - 1 + offset_y) // size + 1):
+    for row in range(cell_rows):
         y0, y1 = max(row * size - offset_y, 0), min((row + 1) * size - offset_y, out_height)
-        count = row_runs(runs, False, row, size, offset_x, out_width, seed, sample_id, epoch, hide_threshold)
+        count = row_runs(runs, False, row, size, offset_x, out_width, flags, blocks)
         fills = _fill_plan(segments, runs, count, out_width, pixel)
         group_count, single_count = _column_plan(groups, singles, runs, count, planar and channels > 1)
         if resampling:
             ranged = _blend_plan(ranges, runs, count, x_first, x_count, channels, mirror)
         for y in range(y0, y1):
             target = out + y * row_bytes
-            _prefetch(target + _PREFETCH_ROWS * row_bytes, planes, strides[1], row_bytes)
+            _prefetch_target(target + _PREFETCH_ROWS * row_bytes, planes, strides[1], row_bytes)
             fill_segments(segments, fills, target, address_of(fill), planes, strides[1], row_bytes)
             if count == 0:
                 continue
+            later = min(y + _PREFETCH_ROWS, out_height - 1)
             if not resampling:
+                _prefetch_source(pixels + later * length, pixels + (later + 1) * length)
                 convert_columns(
-                    address_of(image) + y * length, channels, width, mirror, groups, group_count,
+                    pixels + y * length, channels, width, mirror, groups, group_count,
                     singles, single_count, target, strides, half, constants, y == height - 1,
                 )  # fmt: skip
                 continue
-            rows = address_of(image) + y_first[y] * length
+            rows = pixels + y_first[y] * length
+            _prefetch_source(
+                pixels + (y_first[later - 1] + y_count[later - 1]) * length,
+                pixels + (y_first[later] + y_count[later]) * length,
+            )
             for r in range(ranged):
                 blend_rows(line, rows, length, y_count[y], y_weights[y], ranges[2 * r], ranges[2 * r + 1])
             blend_columns(

@@ -31,27 +31,36 @@ def draw_grid(seed, apply_threshold, random_offset, patch_sizes, sample_id, epoc
 
 
 @numba.njit(nogil=True, cache=True)
-def row_runs(  # type: ignore[no-untyped-def]
-    runs, hidden, row, size, offset_x, width, seed, sample_id, epoch, hide_threshold
-):
+def draw_cells(flags, blocks, seed, sample_id, epoch, hide_threshold):  # type: ignore[no-untyped-def]
+    """Whether each cell is hidden, as bytes: cell c at ``flags[(c & 3) * blocks + (c >> 2)]``.
+
+    That order keeps the loop free of shuffles: LLVM computes eight Philox blocks at a time (measured: 0.9 us
+    for 784 cells, against 6.6 us block by block).
+    """
+    for block in range(blocks):
+        w0, w1, w2, w3 = philox4x32(np.uint64(1 + block), epoch, sample_id, seed)
+        flags[block] = w0 < hide_threshold
+        flags[blocks + block] = w1 < hide_threshold
+        flags[2 * blocks + block] = w2 < hide_threshold
+        flags[3 * blocks + block] = w3 < hide_threshold
+
+
+@numba.njit(nogil=True, cache=True)
+def row_runs(runs, hidden, row, size, offset_x, width, flags, blocks):  # type: ignore[no-untyped-def]
     """Write the maximal runs of hidden (or visible) pixels of one row of cells; return how many.
 
     Args:
         runs: (2 * cells + 2,) int64, filled with begin, end, begin, end, ... in pixels.
         hidden: True for runs of hidden pixels, False for visible ones.
         row: index of the row of cells; size: patch size >= 1; offset_x: grid offset in pixels.
+        flags, blocks: from ``draw_cells``.
     """
-    columns = (width - 1 + offset_x) // size + 1
+    columns = grid_cells(size, offset_x, width)
     cell = row * columns
     count = 0
     inside = False
-    w0 = w1 = w2 = w3 = np.uint64(0)
     for column in range(columns):
-        lane = cell & 3
-        if column == 0 or lane == 0:
-            w0, w1, w2, w3 = philox4x32(np.uint64(1 + (cell >> 2)), epoch, sample_id, seed)
-        word = w0 if lane == 0 else (w1 if lane == 1 else (w2 if lane == 2 else w3))
-        if (word < hide_threshold) == hidden:
+        if (flags[(cell & 3) * blocks + (cell >> 2)] != 0) == hidden:
             if not inside:
                 runs[2 * count] = max(column * size - offset_x, 0)
                 inside = True
@@ -64,6 +73,6 @@ def row_runs(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def max_cells(size, offset_x, width):  # type: ignore[no-untyped-def]
-    """Cells in one row of the grid."""
-    return (width - 1 + offset_x) // size + 1
+def grid_cells(size, offset, length):  # type: ignore[no-untyped-def]
+    """Cells that an axis of ``length`` pixels touches."""
+    return (length - 1 + offset) // size + 1

@@ -10,9 +10,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from has_dali.kernels.cpu_grid import draw_grid, max_cells, row_runs
+from has_dali.kernels.cpu_grid import draw_cells, draw_grid, grid_cells, row_runs
 from has_dali.kernels.simd import address_of, copy_1, copy_2, copy_4, copy_8, copy_16, copy_32, copy_bytes
 
+_CACHED = 16 * 1024  # bytes of rows that are worked off run by run; they stay in the L1 cache
 _LARGE = 1024  # from here on the C library's memcpy wins over an inlined loop
 
 
@@ -42,14 +43,47 @@ def copy_run(target, source, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_rows(target, source, target_strides, source_strides, planes, y0, y1, nbytes):  # type: ignore[no-untyped-def]
-    for plane in range(planes):
-        for y in range(y0, y1):
-            copy_run(
-                target + plane * target_strides[1] + y * target_strides[2],
-                source + plane * source_strides[1] + y * source_strides[2],
-                nbytes,
-            )
+def _copy_block(target, target_stride, source, source_stride, lines, count):  # type: ignore[no-untyped-def]
+    """Copy ``count`` bytes of each of ``lines`` rows; a source stride of 0 repeats one row.
+
+    The size is told apart once per block, not once per row.
+    """
+    if count >= _LARGE:
+        for y in range(lines):
+            copy_bytes(target + y * target_stride, source + y * source_stride, count)
+    elif count >= 32:
+        for y in range(lines):
+            to, origin = target + y * target_stride, source + y * source_stride
+            for at in range(0, count - 31, 32):
+                copy_32(to + at, origin + at)
+            copy_32(to + count - 32, origin + count - 32)
+    elif count >= 16:
+        for y in range(lines):
+            to, origin = target + y * target_stride, source + y * source_stride
+            copy_16(to, origin)
+            copy_16(to + count - 16, origin + count - 16)
+    elif count >= 8:
+        for y in range(lines):
+            to, origin = target + y * target_stride, source + y * source_stride
+            copy_8(to, origin)
+            copy_8(to + count - 8, origin + count - 8)
+    else:
+        for y in range(lines):
+            copy_run(target + y * target_stride, source + y * source_stride, count)
+
+
+@numba.njit(nogil=True, cache=True)
+def _hide_lines(to, to_stride, origin, origin_stride, fill, lines, runs, count, pixel, row_bytes, copying):  # type: ignore[no-untyped-def]
+    """One row of cells in one plane: visible runs copied where the source is another array, hidden runs filled."""
+    seen = np.int64(0)
+    for run in range(count):
+        x0, x1 = runs[2 * run] * pixel, runs[2 * run + 1] * pixel
+        if copying and x0 > seen:
+            _copy_block(to + seen, to_stride, origin + seen, origin_stride, lines, x0 - seen)
+        _copy_block(to + x0, to_stride, fill + x0, 0, lines, x1 - x0)
+        seen = x1
+    if copying and row_bytes > seen:
+        _copy_block(to + seen, to_stride, origin + seen, origin_stride, lines, row_bytes - seen)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -80,34 +114,35 @@ def hide_images(  # type: ignore[no-untyped-def]
         sample_ids, hide_thresholds: (N,) uint64; epochs: (N,) uint32.
     """
     planes, height, width, pixel = shape[0], shape[1], shape[2], shape[3]
+    row_bytes = width * pixel
     copying = target != source
     fill = address_of(fill_rows)
-    runs = np.empty(2, np.int64)
+    runs, flags = np.empty(2, np.int64), np.empty(4, np.uint8)
+    to_stride, origin_stride = target_strides[2], source_strides[2]
     for n in range(begin, end):
         to, origin = target + n * target_strides[0], source + n * source_strides[0]
-        epoch = np.uint64(epochs[n])
+        epoch, threshold = np.uint64(epochs[n]), hide_thresholds[n]
         size, offset_y, offset_x = draw_grid(seed, apply_threshold, random_offset, patch_sizes, sample_ids[n], epoch)
-        if size == 0 or hide_thresholds[n] == 0:
-            if copying:
-                _copy_rows(to, origin, target_strides, source_strides, planes, 0, height, width * pixel)
-            continue
-        needed = 2 * max_cells(size, offset_x, width) + 2
-        if len(runs) < needed:
-            runs = np.empty(needed, np.int64)
-        for row in range((height - 1 + offset_y) // size + 1):
+        if size == 0 or threshold == 0:
+            if not copying:
+                continue
+            size, offset_y, offset_x, threshold = max(height, width), np.int64(0), np.int64(0), np.uint64(0)
+        cells, cell_rows = grid_cells(size, offset_x, width), grid_cells(size, offset_y, height)
+        blocks = (cells * cell_rows + 3) // 4
+        if len(runs) < 2 * cells + 2:
+            runs = np.empty(2 * cells + 2, np.int64)
+        if len(flags) < 4 * blocks:
+            flags = np.empty(4 * blocks, np.uint8)
+        draw_cells(flags, blocks, seed, sample_ids[n], epoch, threshold)
+        for row in range(cell_rows):
             y0, y1 = max(row * size - offset_y, 0), min((row + 1) * size - offset_y, height)
-            count = row_runs(runs, True, row, size, offset_x, width, seed, sample_ids[n], epoch, hide_thresholds[n])
+            count = row_runs(runs, True, row, size, offset_x, width, flags, blocks)
+            step = max(_CACHED // row_bytes, 1)
             for plane in range(planes):
-                fill_row = fill + plane * width * pixel
-                for y in range(y0, y1):
-                    line = to + plane * target_strides[1] + y * target_strides[2]
-                    original = origin + plane * source_strides[1] + y * source_strides[2]
-                    seen = 0
-                    for run in range(count):
-                        x0, x1 = runs[2 * run] * pixel, runs[2 * run + 1] * pixel
-                        if copying:
-                            copy_run(line + seen, original + seen, x0 - seen)
-                        copy_run(line + x0, fill_row + x0, x1 - x0)
-                        seen = x1
-                    if copying:
-                        copy_run(line + seen, original + seen, width * pixel - seen)
+                line = to + plane * target_strides[1]
+                original = origin + plane * source_strides[1]
+                for y in range(y0, y1, step):
+                    _hide_lines(
+                        line + y * to_stride, to_stride, original + y * origin_stride, origin_stride,
+                        fill + plane * row_bytes, min(step, y1 - y), runs, count, pixel, row_bytes, copying,
+                    )  # fmt: skip

@@ -288,15 +288,22 @@ copy_2 = _copy_block(2)
 copy_1 = _copy_block(1)
 
 
-@intrinsic
-def prefetch_write(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, to be written soon; any address is allowed."""
+def _prefetch(write: int) -> Any:
+    """An intrinsic that asks for a cache line."""
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        byte = _I8.as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(args[0], byte), _I32(1), _I32(3), _I32(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def prefetch(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            byte = _I8.as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [builder.inttoptr(args[0], byte), _I32(write), _I32(3), _I32(1)])
+            return context.get_dummy_value()
 
-    return (types.void(types.intp), codegen) if _integers(address) else None
+        return (types.void(types.intp), codegen) if _integers(address) else None
+
+    return prefetch
+
+
+# The line at an address, to be read or written soon; any address is allowed.
+prefetch_read, prefetch_write = _prefetch(0), _prefetch(1)
