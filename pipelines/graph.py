@@ -43,7 +43,7 @@ class GraphSpec:
 
 def graph_inputs(spec: GraphSpec, source: FileSource, ids: npt.NDArray[np.int64], epoch: int) -> Inputs:
     """What a feed returns for a batch: encoded paths; for training also ids (N,) and epochs (N,)."""
-    paths = [source.encoded_path(i) for i in ids.tolist()]
+    paths = source.encoded_paths(ids)
     if isinstance(spec.plan, EvalPlan):
         return (paths,)
     return paths, ids, np.full(len(ids), epoch, np.int64)

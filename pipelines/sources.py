@@ -52,8 +52,19 @@ class FileSource:
         return os.fsdecode(self.encoded_path(sample_id).tobytes())
 
     def encoded_path(self, sample_id: int) -> npt.NDArray[np.uint8]:
-        """The same as bytes, uint8 (length,): a read-only view, as ``fn.io.file.read`` takes it."""
+        """The same as bytes, uint8 (length,): a read-only view."""
         return self._bytes[self._offsets[sample_id] : self._offsets[sample_id + 1]]
+
+    def encoded_paths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Paths of a batch, (N, longest + 1) uint8, each ended by a zero byte, as ``fn.io.file.read`` takes them.
+
+        One array instead of N: DALI takes a list in at about 6 us an entry.
+        """
+        paths = [self.encoded_path(i) for i in ids.tolist()]
+        table = np.zeros((len(paths), max(map(len, paths), default=0) + 1), np.uint8)
+        for row, path in zip(table, paths, strict=True):
+            row[: len(path)] = path
+        return table
 
 
 def open_source(data: PathLike | Sequence[PathLike] | FileSource, labels: npt.ArrayLike | None = None) -> FileSource:
