@@ -18,6 +18,7 @@ from has_dali.kernels.cpu_rows import (
     convert_columns,
     fill_row_bytes,
     fill_segments,
+    weight_lanes,
 )
 from has_dali.kernels.simd import address_of, prefetch_read, prefetch_write
 
@@ -147,7 +148,7 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
     if resampling:
         y_first, y_count, y_weights = axis_taps(np.int64(height), out_height, antialias, False)
         x_first, x_count, x_weights = axis_taps(np.int64(width), out_width, antialias, mirror)
-        offsets = x_first * (4 * channels)
+        offsets, lanes = x_first * (4 * channels), weight_lanes(x_weights)
         line = np.zeros(length + x_weights.shape[1] * channels + _SLACK, np.float32)
     for row in range(cell_rows):
         y0, y1 = max(row * size - offset_y, 0), min((row + 1) * size - offset_y, out_height)
@@ -178,6 +179,6 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
             for r in range(ranged):
                 blend_rows(line, rows, length, y_count[y], y_weights[y], ranges[2 * r], ranges[2 * r + 1])
             blend_columns(
-                address_of(line), channels, offsets, x_weights, groups, group_count, singles, single_count,
+                address_of(line), channels, offsets, lanes, groups, group_count, singles, single_count,
                 target, strides, half, constants,
             )  # fmt: skip

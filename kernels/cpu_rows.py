@@ -15,12 +15,16 @@ from has_dali.kernels.simd import (
     address_of,
     blended,
     byte_at,
-    float_at,
     fma,
-    fma4,
+    fma_lanes,
+    four_times,
     load4,
     load4_u8,
+    load16,
     load16_u8,
+    load_pixels,
+    load_pixels_u8,
+    multiplied,
     scaled,
     splat4,
     store16,
@@ -102,53 +106,56 @@ def blend_rows(line, source, length, count, weights, begin, end):  # type: ignor
             i += WIDE
 
 
-@numba.njit(inline="always")
-def _four_pixels(a0, a1, a2, a3, weights, step, taps, scale, shift):  # type: ignore[no-untyped-def]
-    """Channels of four output pixels from the blended row; ``a0``..: addresses of their first taps."""
-    row = 4 * taps
-    w1, w2, w3 = weights + row, weights + 2 * row, weights + 3 * row
-    v0, v1 = scaled(float_at(weights), load4(a0)), scaled(float_at(w1), load4(a1))
-    v2, v3 = scaled(float_at(w2), load4(a2)), scaled(float_at(w3), load4(a3))
-    for k in range(1, taps):
-        at, w = k * step, 4 * k
-        v0, v1 = blended(float_at(weights + w), load4(a0 + at), v0), blended(float_at(w1 + w), load4(a1 + at), v1)
-        v2, v3 = blended(float_at(w2 + w), load4(a2 + at), v2), blended(float_at(w3 + w), load4(a3 + at), v3)
-    return fma4(v0, scale, shift), fma4(v1, scale, shift), fma4(v2, scale, shift), fma4(v3, scale, shift)
+@numba.njit(nogil=True, cache=True)
+def weight_lanes(weights):  # type: ignore[no-untyped-def]
+    """(taps, outputs, 4) float32: each weight of ``axis_taps`` once per lane of its pixel."""
+    outputs, taps = weights.shape
+    lanes = np.empty((taps, outputs, 4), np.float32)
+    for k in range(taps):
+        for x in range(outputs):
+            lanes[k, x, :] = weights[x, k]
+    return lanes
 
 
 @numba.njit(nogil=True, cache=True)
 def blend_columns(  # type: ignore[no-untyped-def]
-    line, channels, offsets, weights, groups, group_count, singles, single_count, out, strides, half, constants
+    line, channels, offsets, lanes, groups, group_count, singles, single_count, out, strides, half, constants
 ):
     """The visible output pixels of one row from the blended source row at address ``line``.
 
     Args:
         offsets: (out width,) int64, byte offset of each output pixel's first tap in the blended row.
-        weights: (out width, taps) float32.
+        lanes: from ``weight_lanes``.
         groups: first columns of runs of four pixels; singles: the columns left over.
         strides: (bytes per pixel, bytes per plane) of the output; constants: scale[4], shift[4].
     """
-    step, taps = 4 * channels, weights.shape[1]
+    step, taps, tap_bytes = 4 * channels, lanes.shape[0], 16 * lanes.shape[1]
     pixel, plane = strides
     scale, shift = load4(address_of(constants)), load4(address_of(constants) + 16)
-    weight = address_of(weights)
+    scales, shifts = four_times(scale), four_times(shift)
+    weights = address_of(lanes)
     rgb = channels == 3 and not half
     for g in range(group_count):
         x = groups[g]
-        v0, v1, v2, v3 = _four_pixels(
-            line + offsets[x], line + offsets[x + 1], line + offsets[x + 2], line + offsets[x + 3],
-            weight + 4 * taps * x, step, taps, scale, shift,
-        )  # fmt: skip
+        a0, a1, a2, a3 = line + offsets[x], line + offsets[x + 1], line + offsets[x + 2], line + offsets[x + 3]
+        weight = weights + 16 * x
+        value = multiplied(load16(weight), load_pixels(a0, a1, a2, a3))
+        for k in range(1, taps):
+            at = k * step
+            pixels = load_pixels(a0 + at, a1 + at, a2 + at, a3 + at)
+            value = fma_lanes(load16(weight + k * tap_bytes), pixels, value)
+        value = fma_lanes(value, scales, shifts)
         if rgb:
-            store_planar_rgb(out + x * pixel, plane, v0, v1, v2, v3)
+            store_planar_rgb(out + x * pixel, plane, value)
         else:
-            store_planar(out + x * pixel, plane, channels, half, v0, v1, v2, v3)
+            store_planar(out + x * pixel, plane, channels, half, value)
     for s in range(single_count):
         x = singles[s]
-        value = scaled(weights[x, 0], load4(line + offsets[x]))
+        at, weight = line + offsets[x], weights + 16 * x
+        single = multiplied(load4(weight), load4(at))
         for k in range(1, taps):
-            value = blended(weights[x, k], load4(line + offsets[x] + k * step), value)
-        store_pixel(out + x * pixel, plane, channels, half, fma4(value, scale, shift))
+            single = fma_lanes(load4(weight + k * tap_bytes), load4(at + k * step), single)
+        store_pixel(out + x * pixel, plane, channels, half, fma_lanes(single, scale, shift))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -161,6 +168,7 @@ def convert_columns(  # type: ignore[no-untyped-def]
     """
     pixel, plane = strides
     scale, shift = load4(address_of(constants)), load4(address_of(constants) + 16)
+    scales, shifts = four_times(scale), four_times(shift)
     step = -channels if mirror else channels
     start = row + (width - 1) * channels if mirror else row
     rgb = channels == 3 and not half
@@ -171,19 +179,18 @@ def convert_columns(  # type: ignore[no-untyped-def]
             for i in range(4):
                 _convert_pixel(at + i * step, channels, out + (x + i) * pixel, plane, half, constants)
             continue
-        v0, v1 = fma4(load4_u8(at), scale, shift), fma4(load4_u8(at + step), scale, shift)
-        v2, v3 = fma4(load4_u8(at + 2 * step), scale, shift), fma4(load4_u8(at + 3 * step), scale, shift)
+        value = fma_lanes(load_pixels_u8(at, at + step, at + 2 * step, at + 3 * step), scales, shifts)
         if rgb:
-            store_planar_rgb(out + x * pixel, plane, v0, v1, v2, v3)
+            store_planar_rgb(out + x * pixel, plane, value)
         else:
-            store_planar(out + x * pixel, plane, channels, half, v0, v1, v2, v3)
+            store_planar(out + x * pixel, plane, channels, half, value)
     for s in range(single_count):
         x = singles[s]
         if careful:
             _convert_pixel(start + x * step, channels, out + x * pixel, plane, half, constants)
         else:
-            value = fma4(load4_u8(start + x * step), scale, shift)
-            store_pixel(out + x * pixel, plane, channels, half, value)
+            single = fma_lanes(load4_u8(start + x * step), scale, shift)
+            store_pixel(out + x * pixel, plane, channels, half, single)
 
 
 @numba.njit(nogil=True, cache=True)

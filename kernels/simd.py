@@ -92,33 +92,53 @@ def byte_at(typingctx: Any, address: Any) -> Any:
     return (types.float32(types.intp), codegen) if _integers(address) else None
 
 
-@intrinsic
-def load4(typingctx: Any, address: Any) -> Any:
-    """Four float32 at a byte address, not necessarily aligned."""
+def _load(builder: Any, address: Any, lanes: int, element: Any) -> Any:
+    """Float32 lanes from neighbours of type ``element`` at a byte address, not necessarily aligned."""
+    packed = builder.load(_pointer(builder, address, ir.VectorType(element, lanes)), align=1)
+    if element == _F32:
+        return packed
+    # A signed conversion of a number >= 0 is one instruction.
+    return builder.sitofp(builder.zext(packed, ir.VectorType(_I32, lanes)), ir.VectorType(_F32, lanes))
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(_pointer(builder, args[0], _VECTOR), align=4)
 
-    return (float4(types.intp), codegen) if _integers(address) else None
-
-
-def _load_bytes(vector: _FloatVector) -> Any:
-    """An intrinsic that loads bytes as float32 lanes."""
-    lanes = vector.vector.count
-
+def _load_one(vector: _FloatVector, element: Any) -> Any:
     @intrinsic
     def load(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            packed = builder.load(_pointer(builder, args[0], ir.VectorType(_I8, lanes)), align=1)
-            wide = builder.zext(packed, ir.VectorType(_I32, lanes))
-            return builder.sitofp(wide, vector.vector)  # signed conversion of a number >= 0: one instruction
+            return _load(builder, args[0], vector.vector.count, element)
 
         return (vector(types.intp), codegen) if _integers(address) else None
 
     return load
 
 
-load4_u8, load16_u8 = _load_bytes(float4), _load_bytes(float16)
+def _load_pixels(element: Any) -> Any:
+    @intrinsic
+    def load(typingctx: Any, a0: Any, a1: Any, a2: Any, a3: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _joined(builder, [_load(builder, address, LANES, element) for address in args])
+
+        return (float16(*[types.intp] * 4), codegen) if _integers(a0, a1, a2, a3) else None
+
+    return load
+
+
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """Four vectors of four lanes as one of sixteen."""
+    eight = ir.Constant(ir.VectorType(_I32, 8), list(range(8)))
+    halves = [builder.shuffle_vector(parts[i], parts[i + 1], eight) for i in (0, 2)]
+    return builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(_I32, WIDE), list(range(WIDE))))
+
+
+# One vector from one address; and four pixels, channels in neighbouring lanes, from four addresses.
+load4, load16, load4_u8, load16_u8 = (_load_one(v, e) for e in (_F32, _I8) for v in (float4, float16))
+load_pixels, load_pixels_u8 = _load_pixels(_F32), _load_pixels(_I8)
+
+
+@intrinsic
+def four_times(typingctx: Any, vector: Any) -> Any:
+    """A vector of four lanes, repeated for four pixels."""
+    return float16(float4), lambda context, builder, sig, args: _joined(builder, [args[0]] * 4)
 
 
 @intrinsic
@@ -160,10 +180,15 @@ def blended(typingctx: Any, weight: Any, vector: Any, addend: Any) -> Any:
 
 
 @intrinsic
-def fma4(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def multiplied(typingctx: Any, a: Any, b: Any) -> Any:
+    """``a * b`` lane by lane."""
+    return a(a, b), lambda context, builder, sig, args: builder.fmul(*args)
+
+
+@intrinsic
+def fma_lanes(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` lane by lane, rounded once."""
-    signature = float4(float4, float4, float4)
-    return signature, lambda context, builder, sig, args: builder.call(_fma_of(builder, _VECTOR), args)
+    return a(a, b, c), lambda context, builder, sig, args: builder.call(_fma_of(builder, a.vector), args)
 
 
 def _narrow(builder: Any, value: Any, half: bool) -> Any:
@@ -181,41 +206,36 @@ def _on_half(builder: Any, half: Any, emit: Any) -> None:
             emit(False)
 
 
-def _transposed_lane(builder: Any, pixels: Any, lane: int) -> Any:
+def _channel(builder: Any, pixels: Any, channel: int) -> Any:
     """One channel of four pixels, as a vector."""
-    pair = ir.Constant(ir.VectorType(_I32, 2), [lane, LANES + lane])
-    left = builder.shuffle_vector(pixels[0], pixels[1], pair)
-    right = builder.shuffle_vector(pixels[2], pixels[3], pair)
-    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_I32, LANES), [0, 1, 2, 3]))
+    lanes = ir.Constant(ir.VectorType(_I32, LANES), [channel + LANES * pixel for pixel in range(4)])
+    return builder.shuffle_vector(pixels, pixels, lanes)
 
 
 @intrinsic
-def store_planar_rgb(typingctx: Any, address: Any, plane: Any, v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
+def store_planar_rgb(typingctx: Any, address: Any, plane: Any, pixels: Any) -> Any:
     """Store four pixels of three float32 channels as four neighbours in each plane: ``store_planar`` unbranched."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        target, stride, *pixels = args
-        for lane in range(3):
-            builder.store(_transposed_lane(builder, pixels, lane), _pointer(builder, target, _VECTOR), align=4)
+        target, stride, pixels = args
+        for channel in range(3):
+            builder.store(_channel(builder, pixels, channel), _pointer(builder, target, _VECTOR), align=4)
             target = builder.add(target, stride)
         return context.get_dummy_value()
 
-    signature = types.void(types.intp, types.intp, float4, float4, float4, float4)
-    return (signature, codegen) if _integers(address, plane) else None
+    return (types.void(types.intp, types.intp, float16), codegen) if _integers(address, plane) else None
 
 
 @intrinsic
-def store_planar(
-    typingctx: Any, address: Any, plane: Any, channels: Any, half: Any, v0: Any, v1: Any, v2: Any, v3: Any
-) -> Any:
+def store_planar(typingctx: Any, address: Any, plane: Any, channels: Any, half: Any, pixels: Any) -> Any:
     """Store four pixels (lanes = channels) as four neighbours in each plane, ``plane`` bytes apart."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        base, stride, count, is_half, *pixels = args
-        for lane in range(LANES):
-            row = _transposed_lane(builder, pixels, lane)
-            with builder.if_then(builder.icmp_signed(">", count, count.type(lane))):
-                target = builder.add(base, builder.mul(stride, stride.type(lane)))
+        base, stride, count, is_half, pixels = args
+        for channel in range(LANES):
+            row = _channel(builder, pixels, channel)
+            with builder.if_then(builder.icmp_signed(">", count, count.type(channel))):
+                target = builder.add(base, builder.mul(stride, stride.type(channel)))
 
                 def emit(narrow: bool, row: Any = row, target: Any = target) -> None:
                     value = _narrow(builder, row, narrow)
@@ -224,7 +244,7 @@ def store_planar(
                 _on_half(builder, is_half, emit)
         return context.get_dummy_value()
 
-    signature = types.void(types.intp, types.intp, types.intp, types.boolean, float4, float4, float4, float4)
+    signature = types.void(types.intp, types.intp, types.intp, types.boolean, float16)
     return (signature, codegen) if _integers(address, plane, channels) else None
 
 
