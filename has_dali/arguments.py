@@ -16,11 +16,19 @@ MAX_SIDE = 65535
 
 
 def check_node(name: str, argument: str, value: Any) -> None:
-    """A DALI graph node on the CPU."""
+    """A DALI graph node."""
     if not isinstance(value, DataNode):
         raise TypeError(
             f"{name}: {argument}: expected a DALI DataNode, got {type(value).__name__}; pass an operator's output"
         )
+
+
+def common_device(name: str, batches: Sequence[DataNode]) -> str:
+    """The device that all batches are on, "cpu" or "gpu"."""
+    devices = {batch.device for batch in batches}
+    if len(devices) > 1:
+        raise ValueError(f"{name}: images: expected all batches on one device, got {' and '.join(sorted(devices))}")
+    return str(devices.pop())
 
 
 def check_policy(name: str, policy: Any, *, optional: bool) -> None:

@@ -15,21 +15,23 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from has_dali import arguments
-from has_dali.hide_callback import HideCallback
+from has_dali.callbacks import MAX_DIMENSIONS, HideCallback, HideKeys, ResizeCallback, ResizeKeys
 from has_dali.kernels import contract, cpu, cpu_callback
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.keys import check_key, keys_node
+from has_dali.launchers import CpuLauncher, CudaLauncher, Launcher
 from has_dali.operators import BatchOperator, SampleOperator, require_schemas
 
 __all__ = ["hide_and_seek", "resize_mirror_normalize_hide"]
 
 IMAGENET_MEAN, IMAGENET_STD = contract.IMAGENET_MEAN, contract.IMAGENET_STD
+NUMPY_DTYPES = {types.FLOAT: np.float32, types.FLOAT16: np.float16}
 
 
 def hide_and_seek(
     images: DataNode | Sequence[DataNode],
     policy: HideAndSeek,
-    sample_ids: DataNode | None = None,
+    sample_ids: DataNode | int | None = None,
     epoch: DataNode | int | None = None,
     fill_value: float | Sequence[Any] = 0.0,
     p_hide: DataNode | float | None = None,
@@ -71,11 +73,16 @@ def hide_and_seek(
     fills = arguments.check_fills(name, fill_value, len(batches), several=isinstance(images, (list, tuple)))
     check_key(name, "sample_ids", sample_ids)
     check_key(name, "epoch", epoch)
-    keys = keys_node(name, sample_ids, epoch, None, p_node)
-    layouts = [_layout_ends(batch) for batch in batches]
-    callback = HideCallback(policy, fills, inplace=bool(inplace), return_mask=bool(return_mask))
-    operator = BatchOperator(callback, name, num_outputs=len(batches) + bool(return_mask))
-    outputs = operator(*batches, *layouts, keys)
+    device = arguments.common_device(name, batches)
+    seen = {f"batch{i}": _described(batch) for i, batch in enumerate(batches)}
+    packer = HideKeys(name, len(batches), bool(return_mask))
+    keys = keys_node(packer, 1 + bool(return_mask), sample_ids=sample_ids, epoch=epoch, p_hide=p_node, **seen)
+    keys, *masks = keys if return_mask else [keys]
+    # Hiding is done in place, on memory that DALI owns: see launchers.py. A copy of DALI's keeps the input as it is.
+    hidden = batches if inplace else [fn.copy(batch) for batch in batches]
+    callback = HideCallback(launcher_for(device), policy, fills, p_node is not None, packer, device)
+    operator = BatchOperator(callback, name, num_outputs=len(batches) + len(masks), device=device)
+    outputs = operator(*(_on(device, node) for node in (*hidden, *masks, keys)))
     outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     if return_mask:
         outputs[-1] = fn.reinterpret(outputs[-1], layout="HW")
@@ -85,7 +92,7 @@ def hide_and_seek(
 def resize_mirror_normalize_hide(
     images: DataNode,
     policy: HideAndSeek | None,
-    sample_ids: DataNode | None = None,
+    sample_ids: DataNode | int | None = None,
     epoch: DataNode | int | None = None,
     size: int | Sequence[int] | None = (224, 224),
     mirror: DataNode | bool | None = None,
@@ -128,18 +135,29 @@ def resize_mirror_normalize_hide(
     channels = arguments.check_constants(name, mean, std, fill_value)
     for argument, value in (("sample_ids", sample_ids), ("epoch", epoch), ("mirror", mirror)):
         check_key(name, argument, value)
+    device = arguments.common_device(name, [images])
     p_node = None
     if policy is None:  # no mask to key
-        sample_ids, epoch = types.Constant(0, dtype=types.INT32), 0
+        sample_ids, epoch = 0, 0
     else:
         policy, p_node = _hide_probability(name, policy, p_hide)
-    keys = keys_node(name, sample_ids, epoch, mirror, p_node, images.shape(), channels)
-    planar = output_layout == "CHW"
+    seen = {"mirror": mirror, "p_hide": p_node, "shapes": images.shape()}
+    keys = keys_node(ResizeKeys(name, channels), sample_ids=sample_ids, epoch=epoch, **seen)
+    constants = {"mean": mean, "std": std, "fill_value": fill_value}
+    options = {"size": extent, "antialias": bool(antialias), "output_layout": output_layout}
+    if device == "gpu":
+        options |= {**constants, "dtype": NUMPY_DTYPES[dtype]}
+        callback = ResizeCallback(launcher_for(device), policy, p_node is not None, options, name)
+        return fn.dl_tensor_python_function(
+            images, keys.gpu(), function=callback, batch_processing=True, synchronize_stream=False,
+            output_layouts=output_layout, device=device,
+        )  # fmt: skip
     settings = cpu.pack_settings(
-        policy, extent, mean, std, fill_value, dtype == types.FLOAT16, planar, bool(antialias), channels[1]
-    )
+        policy, extent, **constants, half=dtype == types.FLOAT16, planar=output_layout == "CHW",
+        antialias=bool(antialias), channels=channels[1], own_p=p_node is not None,
+    )  # fmt: skip
     # The extent travels as the shape of an empty tensor, see kernels/cpu_callback.py.
-    shape = np.empty((0, *(extent or (0, 0)), int(planar)), np.int32)
+    shape = np.empty((0, *(extent or (0, 0)), int(output_layout == "CHW")), np.int32)
     operator = SampleOperator(
         cpu_callback.run,
         cpu_callback.setup,
@@ -151,16 +169,29 @@ def resize_mirror_normalize_hide(
     return fn.reinterpret(output, layout=output_layout)
 
 
-def _layout_ends(batch: DataNode) -> DataNode:
-    """First and last letter of the layout as (1, 2) float32; zeros where there is none.
+def launcher_for(device: str) -> Launcher:
+    """What launches kernels on ``device``, "cpu" or "gpu"."""
+    return CpuLauncher() if device == "cpu" else CudaLauncher()
 
-    The letters enter ``coord_transform`` as an argument, because what passes as an input carries ``source_info``
-    along, which ``hide_and_seek`` would then join to that of the images.
+
+def _on(device: str, node: DataNode) -> DataNode:
+    return node if node.device == device else node.gpu()
+
+
+def _described(batch: DataNode) -> DataNode:
+    """(1, 6) float32 per sample: first and last letter of the layout (0: none), then the shape, padded with -1.
+
+    All of it enters ``coord_transform`` as an argument, because what passes as an input carries ``source_info`` along,
+    which ``hide_and_seek`` would then join to that of the images.
     """
     zero = types.Constant(np.zeros(1, np.uint8))
-    letters = fn.cat(zero, fn.get_property(batch, key="layout"), zero, axis=0)
+    layout = fn.get_property(batch, key="layout")
+    letters = fn.cat(zero, layout.cpu() if layout.device == "gpu" else layout, zero, axis=0)
     ends = fn.cast(fn.cat(letters[1:2], letters[-2:-1], axis=0), dtype=types.FLOAT)
-    return fn.coord_transform(types.Constant(np.zeros((1, 2), np.float32)), T=ends)
+    shape = fn.cast(batch.shape(), dtype=types.FLOAT)
+    shape = fn.pad(shape, axes=[0], shape=[MAX_DIMENSIONS], fill_value=-1)[0:MAX_DIMENSIONS]
+    origin = types.Constant(np.zeros((1, 2 + MAX_DIMENSIONS), np.float32))
+    return fn.coord_transform(origin, T=fn.cat(ends, shape, axis=0))
 
 
 def _hide_probability(

@@ -30,8 +30,9 @@ def hide(
     """Hide cells of every image or sequence of a batch (paper, sections 3.1 and 3.2).
 
     Args:
-        batch: NumPy array or torch tensor, (N, C, H, W), (N, H, W, C) or (N, C, T); any dtype of 1 to 8 bytes, any
-            strides, such as torch's channels_last.
+        batch: NumPy array, torch tensor (CPU or CUDA) or CuPy array, (N, C, H, W), (N, H, W, C) or (N, C, T). On the
+            CPU any dtype of 1 to 8 bytes and any strides; on CUDA devices uint8, float16, bfloat16 or float32, dense
+            (channels_last counts), on the caller's current stream.
         policy: what is hidden how often.
         sample_ids: (N,) integers; with ``epoch`` and the policy's seed they determine the masks.
         epoch: one integer >= 0, or (N,) integers.
@@ -39,7 +40,7 @@ def hide(
             before normalisation, 0 after it. Integers are rounded and saturated.
         layout: "NCHW", "NHWC", or "NCT" for sequences.
         out: where the result goes; ``out=batch`` works in place and touches hidden pixels only.
-        backend: "auto", "cpu" or "reference".
+        backend: "auto" (by the batch's device: "cpu"; "cupy" or else "numba-cuda"), or one of these, or "reference".
 
     Returns:
         An array of the same kind as ``batch``; ``out`` where it was given.
@@ -50,11 +51,17 @@ def hide(
     _check_policy_and_layout(policy, layout)
     dispatch.check_backend(backend)
     torch = sys.modules.get("torch")
+    if _on_cuda(batch):
+        from has_dali.device_functional import hide_on_device
+
+        return hide_on_device(batch, policy, sample_ids, epoch, fill, layout, out, backend)
+    if backend in ("cupy", "numba-cuda"):
+        raise ValueError(f"hide: backend={backend!r}: expected a batch on a CUDA device, got one on the CPU")
     if torch is not None and isinstance(batch, torch.Tensor):
         return _hide_torch(torch, batch, policy, sample_ids, epoch, fill, layout, out, backend)
     if not isinstance(batch, np.ndarray):
-        raise TypeError(f"hide: batch: expected a NumPy array or a torch tensor, got {type(batch).__name__}")
-    _check_out(batch, out, np.ndarray)
+        raise TypeError(f"hide: batch: expected a NumPy or CuPy array or a torch tensor, got {type(batch).__name__}")
+    check_out(batch, out, np.ndarray)
     result = _run(batch, policy, _host_array(sample_ids), _host_array(epoch), fill, layout, out, backend)
     return result  # type: ignore[return-value]
 
@@ -98,16 +105,25 @@ def _run(
         raise type(error)(f"hide: {error}") from None
 
 
+def _on_cuda(batch: Any) -> bool:
+    """A torch CUDA tensor, or any other array that offers the CUDA array interface."""
+    if hasattr(batch, "is_cuda"):
+        return bool(batch.is_cuda)
+    return hasattr(batch, "__cuda_array_interface__")
+
+
 def _same_memory(a: npt.NDArray, b: npt.NDArray) -> bool:
     return a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
-def _check_out(batch: Any, out: Any, kind: type[Any]) -> None:
+def check_out(batch: Any, out: Any, kind: type[Any]) -> None:
     """``out`` has the batch's kind, shape and dtype, and is either its memory exactly or none of it."""
     if out is None or out is batch:
         return
     if not isinstance(out, kind):
         raise TypeError(f"hide: out: expected a {kind.__name__} like batch, got {type(out).__name__}")
+    if getattr(out, "device", None) != getattr(batch, "device", None):
+        raise ValueError(f"hide: out: expected it on {batch.device} like batch, got {out.device}")
     if out.shape != batch.shape or out.dtype != batch.dtype:
         raise ValueError(
             f"hide: out: expected shape {tuple(batch.shape)} and dtype {batch.dtype} like batch,"
@@ -134,8 +150,8 @@ def _hide_torch(
     if batch.requires_grad:
         raise ValueError("hide: batch requires grad: use has_dali.nn, whose modules are differentiable")
     if batch.device.type != "cpu":
-        raise ValueError(f"hide: batch: expected a CPU tensor, got one on {batch.device}")
-    _check_out(batch, out, torch.Tensor)
+        raise ValueError(f"hide: batch: expected a tensor on the CPU or a CUDA device, got one on {batch.device}")
+    check_out(batch, out, torch.Tensor)
     result = torch.empty_like(batch) if out is None else out
     channels = batch.shape[layout.index("C")] if batch.ndim == len(layout) else 0
     values = fill

@@ -1,6 +1,7 @@
 """Per-sample keys of the operators: one (4,) int64 of sample id, epoch, mirror and hide threshold.
 
 One call per batch replaces a dozen small DALI operators, and is where values that only exist at run time are checked.
+It runs on the CPU in all pipelines; a GPU operator gets the keys by ``.gpu()``.
 """
 
 from __future__ import annotations
@@ -13,41 +14,35 @@ import numpy.typing as npt
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from has_dali import dlpack
 from has_dali.kernels import contract
-from has_dali.operators import BatchOperator, as_numpy
+from has_dali.operators import BatchOperator
 
 SAMPLE_ID, EPOCH, MIRROR, THRESHOLD = range(4)
-# The threshold of samples that take the policy's own probability.
-POLICY_THRESHOLD = -1
+KEY_WORDS = 4
 # DALI's uniform integers come from a float32, which holds 24 bits.
 _RANDOM_WORD = 2**24 - 1
 
 
-def keys_node(
-    name: str,
-    sample_ids: DataNode | None,
-    epoch: DataNode | int | None,
-    mirror: DataNode | bool | None,
-    p_hide: DataNode | None,
-    image_shapes: DataNode | None = None,
-    channels: tuple[int, int] = (1, 1),
-) -> DataNode:
-    """Graph node of the keys; ids and epochs that are None are drawn from DALI's random operators.
+def keys_node(packer: PackKeys, num_outputs: int = 1, **given: DataNode | int | None) -> Any:
+    """Graph node(s) of the keys.
 
     Args:
-        name: operator that error messages name.
-        image_shapes: shapes of HWC images to check against ``channels``, the least and the most allowed.
+        packer: gets the tensors of the nodes in ``given``, by name, once per batch.
+        num_outputs: how many tensors it returns.
+        given: ``sample_ids``, ``epoch``, ``mirror``, ``p_hide``, and what the packer wants to see beside them; ids
+            and epochs that are None are drawn from DALI's random operators.
     """
-    if epoch is None:
-        epoch = 0 if sample_ids is None else fn.random.uniform(range=[0, _RANDOM_WORD], dtype=types.INT32)
-    if sample_ids is None:
+    if given.get("epoch") is None:
+        keyed = given.get("sample_ids") is not None
+        given["epoch"] = fn.random.uniform(range=[0, _RANDOM_WORD], dtype=types.INT32) if keyed else 0
+    if given.get("sample_ids") is None:
         words = fn.random.uniform(range=[0, _RANDOM_WORD], dtype=types.INT32, shape=[2])
-        sample_ids = fn.reinterpret(words, dtype=types.INT64, shape=[1])
-    given = {"sample_ids": sample_ids, "epoch": epoch, "mirror": mirror, "p_hide": p_hide, "images": image_shapes}
+        given["sample_ids"] = fn.reinterpret(words, dtype=types.INT64, shape=[1])
     nodes = {argument: node for argument, node in given.items() if isinstance(node, DataNode)}
-    constants = {argument: int(value) for argument, value in given.items() if isinstance(value, (int, np.integer))}
-    pack = _PackKeys(name, tuple(nodes), constants, channels)
-    return BatchOperator(pack, name)(*nodes.values())
+    packer.arguments = tuple(nodes)
+    packer.constants = {name: int(value) for name, value in given.items() if isinstance(value, (int, np.integer))}
+    return BatchOperator(packer, packer.name, num_outputs)(*nodes.values())
 
 
 def check_key(name: str, argument: str, value: Any) -> None:
@@ -66,28 +61,35 @@ def check_key(name: str, argument: str, value: Any) -> None:
         raise ValueError(f"{name}: {argument}={value!r}: expected an integer from 0 to 2**31 - 1, or a DataNode")
 
 
-class _PackKeys:
-    """Callable for ``BatchOperator``: columns of the keys from tensors of any integer type."""
+class PackKeys:
+    """Callable for ``BatchOperator``: keys from tensors of any integer type.
 
-    def __init__(
-        self, name: str, arguments: tuple[str, ...], constants: dict[str, int], channels: tuple[int, int]
-    ) -> None:
-        self.name, self.arguments, self.constants, self.channels = name, arguments, constants, channels
+    Args:
+        name: operator that error messages name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.arguments: tuple[str, ...] = ()
+        self.constants: dict[str, int] = {}
 
     def __call__(self, *tensors: Any) -> tuple[Any, ...]:
-        values: dict[str, npt.NDArray] = {
-            argument: as_numpy(tensor) for argument, tensor in zip(self.arguments, tensors, strict=True)
-        }
-        keys = np.empty((len(next(iter(values.values()))), 4), np.int64)
+        # The capsules live as long as ``views``, hence as long as the arrays are used.
+        views = [dlpack.view(tensor.__dlpack__(stream=None)) for tensor in tensors]
+        values = {argument: view.numpy() for argument, view in zip(self.arguments, views, strict=True)}
+        keys = np.empty((len(next(iter(values.values()))), KEY_WORDS), np.int64)
         keys[:, SAMPLE_ID] = self._integers("sample_ids", values)
         keys[:, EPOCH] = self._integers("epoch", values)
         keys[:, MIRROR] = self._integers("mirror", values)
         keys[:, THRESHOLD] = self._thresholds(values.get("p_hide"), len(keys))
-        if keys[:, EPOCH].size and not (keys[:, EPOCH].min() >= 0 and keys[:, EPOCH].max() < 2**32):
-            raise ValueError(f"{self.name}: epoch: expected integers from 0 to 2**32 - 1, got {keys[:, EPOCH].min()}")
-        if "images" in values:
-            self._check_shapes(values["images"])
-        return (keys.__dlpack__(),)
+        epochs = keys[:, EPOCH]
+        if epochs.size and not (epochs.min() >= 0 and epochs.max() < 2**32):
+            raise ValueError(f"{self.name}: epoch: expected integers from 0 to 2**32 - 1, got {epochs.min()}")
+        return tuple(array.__dlpack__() for array in self.checked(keys, values))
+
+    def checked(self, keys: npt.NDArray[np.int64], values: dict[str, npt.NDArray]) -> tuple[npt.NDArray, ...]:
+        """The outputs, after checks of what came beside the keys; operators have their own."""
+        return (keys,)
 
     def _integers(self, argument: str, values: dict[str, npt.NDArray]) -> npt.NDArray | int:
         if argument not in values:
@@ -99,7 +101,7 @@ class _PackKeys:
 
     def _thresholds(self, p_hide: npt.NDArray | None, count: int) -> npt.NDArray | int:
         if p_hide is None:
-            return POLICY_THRESHOLD
+            return 0
         try:
             return contract.thresholds_u64(self._one_per_sample("p_hide", p_hide), count).view(np.int64)
         except ValueError as error:
@@ -107,19 +109,6 @@ class _PackKeys:
 
     def _one_per_sample(self, argument: str, value: npt.NDArray) -> npt.NDArray:
         if value.size != len(value):
-            raise ValueError(
-                f"{self.name}: {argument}: expected one value per sample, got shape {value.shape[1:]} each"
-            )
+            came = f"shape {value.shape[1:]}"
+            raise ValueError(f"{self.name}: {argument}: expected one value per sample, got {came} for each")
         return value.reshape(-1)
-
-    def _check_shapes(self, shapes: npt.NDArray) -> None:
-        if shapes.shape[1] != 3:
-            raise ValueError(f"{self.name}: images: expected HWC (3 dimensions), got {shapes.shape[1]} dimensions")
-        least, most = self.channels
-        wrong = (shapes[:, 2] < least) | (shapes[:, 2] > most)
-        if wrong.any():
-            wanted = f"{most}" if least == most else f"{least} to {most}"
-            raise ValueError(
-                f"{self.name}: images: expected {wanted} channels, got {shapes[wrong][0, 2]};"
-                " give mean, std and fill_value one number per channel"
-            )

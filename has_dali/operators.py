@@ -12,13 +12,13 @@ release lacks them, and a test runs both against the installed DALI.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from nvidia.dali import backend, ops
+
+from has_dali import dlpack
 
 
 def require_schemas() -> None:
@@ -81,32 +81,6 @@ class SampleOperator(_SampleBase):
         )
 
 
-class _StreamKeyword:
-    """DALI's DLTensorObj insists on ``stream``; NumPy and torch call ``__dlpack__`` in other ways as well."""
-
-    def __init__(self, tensor: Any) -> None:
-        self._tensor = tensor
-
-    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
-        return self._tensor.__dlpack__(stream=stream)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        kind, index = self._tensor.__dlpack_device__()
-        return int(kind), int(index)
-
-
 def as_numpy(tensor: Any) -> npt.NDArray:
-    """A read-only NumPy view of a CPU tensor that DALI handed to a ``BatchOperator`` function."""
-    return np.from_dlpack(_StreamKeyword(tensor))
-
-
-def as_writable_numpy(tensor: Any) -> npt.NDArray:
-    """A writable view of the same memory, for in-place work.
-
-    ``owner`` ties the DLPack import, and so DALI's buffer, to the life of the view: without it DALI reuses the
-    buffer while the view still points at it.
-    """
-    view = as_numpy(tensor)
-    buffer = (ctypes.c_uint8 * view.nbytes).from_address(view.ctypes.data)
-    buffer.owner = view  # type: ignore[attr-defined]
-    return np.ndarray(view.shape, view.dtype, buffer=buffer)  # type: ignore[arg-type]
+    """A NumPy view of a CPU tensor that DALI handed to a ``BatchOperator`` function; it keeps DALI's buffer alive."""
+    return dlpack.view(tensor.__dlpack__(stream=None)).numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from has_dali.kernels import contract
-from has_dali.kernels.cpu_fused import fused_image
+from has_dali.kernels.cpu_fused import OWN_THRESHOLD, fused_image
 from has_dali.kernels.cpu_hide import hide_images
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.kernels.threads import run_chunks
@@ -33,14 +33,18 @@ def pack_settings(
     planar: bool,
     antialias: bool,
     channels: int,
+    own_p: bool = False,
 ) -> npt.NDArray[np.int64]:
-    """Settings of the fused operator for ``channels`` channels: int64 words, constants as float32 bits inside."""
+    """Settings of the fused operator for ``channels`` channels: int64 words, constants as float32 bits inside.
+
+    ``own_p``: in DALI pipelines each sample's key holds its own hide threshold.
+    """
     constants = np.zeros((3, MAX_CHANNELS), np.float32)
     constants[:, :channels] = contract.normalization(mean, std, fill_value, channels)
     sizes: tuple[int, ...] = () if policy is None else policy.patch_sizes
     seed, apply, offset = (0, 0, False) if policy is None else (policy.seed, policy.p_apply, policy.random_offset)
     height, width = size or (0, 0)
-    hide = 0 if policy is None else contract.threshold(policy.p_hide)
+    hide = 0 if policy is None else OWN_THRESHOLD if own_p else contract.threshold(policy.p_hide)
     words = np.array(
         [contract.as_u64(seed), contract.threshold(apply), offset, height, width, antialias, planar, half, hide],
         np.uint64,

@@ -1,9 +1,10 @@
 """The fused CPU operator as C callbacks for DALI's ``NumbaFuncImpl`` schema, compiled once and cached on disk.
 
 DALI passes tables of pointers: for sample data one pointer per argument, for shapes one pointer per argument and
-sample. Inputs, in order: image (H, W, C) uint8; keys (4,) int64: sample id, epoch, mirror, hide threshold or -1 for
-the policy's; settings, int32 halves of ``cpu.pack_settings``; and an empty tensor whose *shape* is (0, height, width,
-planar), because DALI asks for output shapes before any data may be read (height 0 keeps the image's size).
+sample. Inputs, in order: image (H, W, C) uint8; keys (4,) int64: sample id, epoch, mirror, and, where samples have
+their own, the hide threshold; settings, int32 halves of ``cpu.pack_settings``; and an empty tensor whose *shape* is
+(0, height, width, planar), because DALI asks for output shapes before any data may be read (height 0 keeps the
+image's size).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from has_dali.kernels.cpu_fused import HIDE, fused_image
+from has_dali.kernels.cpu_fused import HIDE, OWN_THRESHOLD, fused_image
 
 _IMAGE, _KEYS, _SETTINGS, _EXTENT = range(4)
 _ID, _EPOCH, _MIRROR, _THRESHOLD = range(4)
@@ -63,7 +64,7 @@ def run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, 
     image = numba.carray(_as_pointer(np.uint64(data[_IMAGE])), (shape[0], shape[1], shape[2]), np.uint8)
     settings = _words(data[_SETTINGS], _words(shapes[_SETTINGS], 1)[0] // 2)
     keys = _words(data[_KEYS], 4)
-    threshold = keys[_THRESHOLD] if keys[_THRESHOLD] >= 0 else settings[HIDE]
+    threshold = keys[_THRESHOLD] if settings[HIDE] == OWN_THRESHOLD else settings[HIDE]
     fused_image(
         image,
         target[0],

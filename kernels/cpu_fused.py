@@ -25,6 +25,8 @@ from has_dali.kernels.simd import address_of, prefetch_read, prefetch_write
 # Settings of the operator: int64 words, the last ones the patch sizes. HIDE is the policy's threshold, for callers
 # without one per sample.
 SEED, APPLY, OFFSET, OUT_HEIGHT, OUT_WIDTH, ANTIALIAS, PLANAR, HALF, HIDE, CONSTANTS = range(10)
+# HIDE of an operator whose samples bring their own threshold.
+OWN_THRESHOLD = 2**33
 CONSTANT_WORDS = 6  # scale, shift and fill: 3 x 4 float32
 PATCH_SIZES = CONSTANTS + CONSTANT_WORDS
 # Floats behind the blended row that taps of weight 0 and four-lane loads may touch.
