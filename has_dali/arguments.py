@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from nvidia.dali.data_node import DataNode
 
 from has_dali.kernels import contract
@@ -59,9 +60,8 @@ def check_fills(name: str, fill_value: Any, count: int, *, several: bool) -> lis
     else:
         fills = [fill_value] * count
     for fill in fills:
-        values = fill if isinstance(fill, Sequence) else [fill]
         try:
-            contract.per_channel("fill_value", fill, len(values))
+            contract.per_channel("fill_value", fill, np.size(fill))
         except (TypeError, ValueError):
             raise ValueError(f"{name}: fill_value={fill!r}: expected a finite number or one per channel") from None
     return fills
@@ -71,7 +71,7 @@ def check_size(name: str, size: Any) -> tuple[int, int] | None:
     """(height, width) in pixels from a pair, one side or None."""
     if size is None:
         return None
-    sides = list(size) if isinstance(size, Sequence) else [size, size]
+    sides = list(size) if np.ndim(size) else [size, size]
     try:
         height, width = (operator.index(side) for side in sides)
     except (TypeError, ValueError):
@@ -90,7 +90,7 @@ def check_choice(name: str, argument: str, value: Any, choices: Sequence[Any]) -
 
 def check_constants(name: str, mean: Any, std: Any, fill_value: Any) -> tuple[int, int]:
     """Mean, std and fill agree on a channel count; returns the least and the most channels that they serve."""
-    lengths = {len(value) for value in (mean, std, fill_value) if isinstance(value, Sequence) and len(value) != 1}
+    lengths = {np.size(value) for value in (mean, std, fill_value) if np.ndim(value) and np.size(value) != 1}
     channels = max(lengths, default=MAX_CHANNELS)
     if len(lengths) > 1 or not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(

@@ -12,11 +12,10 @@ from has_dali import dlpack
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.keys import KEY_WORDS, PackKeys
 from has_dali.launchers import Launcher, reshaped
+from has_dali.sample_functions import DESCRIBED, layout_code
 
-MAX_DIMENSIONS = 4  # of a sample: the longest layout; DALI's coord_transform takes two numbers more
 _LAYOUTS = ("HWC", "CHW", "HW", "FHWC", "FCHW")
-# Dimensions, first and last letter tell them apart; that is what the graph hands over.
-_BY_ENDS = {(len(layout), layout[0], layout[-1]): layout for layout in _LAYOUTS}
+_BY_CODE = {layout_code(layout): layout for layout in _LAYOUTS}
 
 
 class HideKeys(PackKeys):
@@ -35,30 +34,38 @@ class HideKeys(PackKeys):
         """Keys repeated per frame; with ``return_mask`` also (N, H, W) uint8 zeros."""
         frames, sides = set(), set()
         for i in range(len(self.layouts)):
-            described = values[f"batch{i}"].reshape(-1, 2 + MAX_DIMENSIONS).astype(np.int64)
-            self.layouts[i] = layout = self._layout(described[0])
-            shapes = described[:, 2:]
-            sides.update((int(s[layout.index("H")]), int(s[layout.index("W")])) for s in shapes)
-            frames.update({int(s[0]) for s in shapes} if layout[0] == "F" else {1})
+            described = values[f"batch{i}"].reshape(-1, DESCRIBED).astype(np.int64)
+            self.layouts[i] = layout = self._layout(described)
+            shape = described[0, 1:].tolist()
+            sides.add((shape[layout.index("H")], shape[layout.index("W")]))
+            frames.add(shape[0] if layout[0] == "F" else 1)
         if len(sides) > 1:
-            raise ValueError(f"{self.name}: images: expected one height and width per batch, got {sorted(sides)}")
+            raise ValueError(f"{self.name}: images: expected one height and width for all, got {sorted(sides)}")
         if len(frames) > 1:
-            raise ValueError(f"{self.name}: images: expected one number of frames per batch, got {sorted(frames)}")
+            raise ValueError(f"{self.name}: images: expected one number of frames for all, got {sorted(frames)}")
         repeated = np.repeat(keys[:, None], next(iter(frames), 1), axis=1)
         if not self.return_mask:
             return (repeated,)
         return repeated, np.zeros((len(keys), *next(iter(sides), (0, 0))), np.uint8)
 
     def _layout(self, described: npt.NDArray[np.int64]) -> str:
-        first, last = (chr(letter) if letter else "" for letter in described[:2])
-        ndim = int((described[2:] >= 0).sum())
-        layout = _BY_ENDS.get((ndim, first, last))
-        if layout is None:
-            came = f"{ndim} dimensions, {f'layout {first}..{last}' if first else 'no layout'}"
+        """The layout of a batch, whose samples have one shape."""
+        shapes = [tuple(side for side in row if side >= 0) for row in described[:, 1:].tolist()]
+        if len(set(shapes)) > 1:
+            other = next(shape for shape in shapes if shape != shapes[0])
             raise ValueError(
-                f"{self.name}: images: expected layout {', '.join(_LAYOUTS)}, got {came};"
+                f"{self.name}: images: expected one shape for the whole batch, got {shapes[0]} and {other};"
+                " resize or pad them first, or use resize_mirror_normalize_hide"
+            )
+        layout = _BY_CODE.get(int(described[0, 0]))
+        if layout is None or len(layout) != len(shapes[0]):
+            came = "another layout" if described[0, 0] else "no layout"
+            raise ValueError(
+                f"{self.name}: images: expected layout {', '.join(_LAYOUTS)}, got {came} for shape {shapes[0]};"
                 " set it with fn.reinterpret(layout=...)"
             )
+        if min(shapes[0]) < 1:
+            raise ValueError(f"{self.name}: images: expected at least one pixel, got shape {shapes[0]}")
         return layout
 
 
@@ -79,13 +86,16 @@ class ResizeKeys(PackKeys):
         shapes = values["shapes"]
         if shapes.shape[1] != 3:
             raise ValueError(f"{self.name}: images: expected HWC (3 dimensions), got {shapes.shape[1]} dimensions")
+        if shapes.size and shapes[:, :2].min() < 1:
+            raise ValueError(f"{self.name}: images: expected at least one pixel, got a side of {shapes[:, :2].min()}")
         least, most = self.channels
         wrong = (shapes[:, 2] < least) | (shapes[:, 2] > most)
         if wrong.any():
             wanted = f"{most}" if least == most else f"{least} to {most}"
+            came = tuple(shapes[wrong][0].tolist())
             raise ValueError(
-                f"{self.name}: images: expected {wanted} channels, got {shapes[wrong][0, 2]};"
-                " give mean, std and fill_value one number per channel"
+                f"{self.name}: images: expected HWC with {wanted} channels, got shape {came};"
+                " mean, std and fill_value have one number per channel"
             )
         return (keys,)
 

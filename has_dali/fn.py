@@ -14,9 +14,9 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from has_dali import arguments
-from has_dali.callbacks import MAX_DIMENSIONS, HideCallback, HideKeys, ResizeCallback, ResizeKeys
-from has_dali.kernels import contract, cpu, cpu_callback
+from has_dali import arguments, sample_functions
+from has_dali.callbacks import HideCallback, HideKeys, ResizeCallback, ResizeKeys
+from has_dali.kernels import contract, cpu
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.keys import check_key, keys_node
 from has_dali.launchers import CpuLauncher, CudaLauncher, Launcher
@@ -66,6 +66,8 @@ def hide_and_seek(
     name = "has_dali.fn.hide_and_seek"
     require_schemas()
     batches = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not batches:
+        raise ValueError(f"{name}: images: expected one batch or several, got an empty list")
     for i, batch in enumerate(batches):
         arguments.check_node(name, f"images[{i}]" if len(batches) > 1 else "images", batch)
     arguments.check_policy(name, policy, optional=False)
@@ -110,7 +112,8 @@ def resize_mirror_normalize_hide(
     ``fn.crop_mirror_normalize`` within one grey level: DALI rounds to uint8 in between, this operator does not.
 
     Args:
-        images: uint8 HWC with 1 to 4 channels; shapes may differ within the batch.
+        images: uint8 HWC with 1 to 4 channels; shapes may differ within the batch. (Of another dtype DALI itself says
+            that ``in_types`` does not match.)
         policy: what is hidden; None: nothing.
         sample_ids, epoch, p_hide: as for ``hide_and_seek``.
         size: (height, width) or one side for both, in pixels; None: no resampling.
@@ -138,6 +141,7 @@ def resize_mirror_normalize_hide(
     device = arguments.common_device(name, [images])
     p_node = None
     if policy is None:  # no mask to key
+        _hide_probability(name, HideAndSeek(), p_hide)  # checks it all the same
         sample_ids, epoch = 0, 0
     else:
         policy, p_node = _hide_probability(name, policy, p_hide)
@@ -156,11 +160,11 @@ def resize_mirror_normalize_hide(
         policy, extent, **constants, half=dtype == types.FLOAT16, planar=output_layout == "CHW",
         antialias=bool(antialias), channels=channels[1], own_p=p_node is not None,
     )  # fmt: skip
-    # The extent travels as the shape of an empty tensor, see kernels/cpu_callback.py.
+    # The extent travels as the shape of an empty tensor, see sample_functions.py.
     shape = np.empty((0, *(extent or (0, 0)), int(output_layout == "CHW")), np.int32)
     operator = SampleOperator(
-        cpu_callback.run,
-        cpu_callback.setup,
+        sample_functions.resize_run,
+        sample_functions.resize_setup,
         name,
         outputs=[(dtype, 3)],
         inputs=[(types.UINT8, 3), (types.INT64, 1), (types.INT32, 1), (types.INT32, 4)],
@@ -179,19 +183,21 @@ def _on(device: str, node: DataNode) -> DataNode:
 
 
 def _described(batch: DataNode) -> DataNode:
-    """(1, 6) float32 per sample: first and last letter of the layout (0: none), then the shape, padded with -1.
+    """(1, 5) float32 per sample on the CPU: code of the layout, and the shape.
 
-    All of it enters ``coord_transform`` as an argument, because what passes as an input carries ``source_info`` along,
-    which ``hide_and_seek`` would then join to that of the images.
+    It enters ``coord_transform`` as an argument, because what passes as an input carries ``source_info`` along, which
+    ``hide_and_seek`` would then join to that of the images.
     """
-    zero = types.Constant(np.zeros(1, np.uint8))
     layout = fn.get_property(batch, key="layout")
-    letters = fn.cat(zero, layout.cpu() if layout.device == "gpu" else layout, zero, axis=0)
-    ends = fn.cast(fn.cat(letters[1:2], letters[-2:-1], axis=0), dtype=types.FLOAT)
-    shape = fn.cast(batch.shape(), dtype=types.FLOAT)
-    shape = fn.pad(shape, axes=[0], shape=[MAX_DIMENSIONS], fill_value=-1)[0:MAX_DIMENSIONS]
-    origin = types.Constant(np.zeros((1, 2 + MAX_DIMENSIONS), np.float32))
-    return fn.coord_transform(origin, T=fn.cat(ends, shape, axis=0))
+    operator = SampleOperator(
+        sample_functions.describe_run,
+        sample_functions.describe_setup,
+        "has_dali.fn.hide_and_seek",
+        outputs=[(types.FLOAT, 1)],
+        inputs=[(types.UINT8, 1), (types.INT64, 1)],
+    )
+    described = operator(layout.cpu() if layout.device == "gpu" else layout, batch.shape())
+    return fn.coord_transform(types.Constant(np.zeros((1, sample_functions.DESCRIBED), np.float32)), T=described)
 
 
 def _hide_probability(

@@ -13,6 +13,7 @@ from has_dali.kernels import contract, cpu, dispatch, reference
 from has_dali.kernels.policy import HideAndSeek
 
 Array = TypeVar("Array")
+_OVERLAP_WORK = 100_000
 _DIMENSIONS = {"NCHW": 4, "NHWC": 4, "NCT": 3}
 
 
@@ -82,6 +83,7 @@ def _run(
     layout: str,
     out: Any,
     backend: str,
+    fill_values: npt.NDArray | None = None,
 ) -> npt.NDArray:
     if batch.ndim != _DIMENSIONS[layout]:
         raise ValueError(
@@ -91,18 +93,34 @@ def _run(
         raise TypeError(f"hide: batch: expected numbers of 1 to 8 bytes, got dtype {batch.dtype}")
     if out is not None and not out.flags.writeable:
         raise ValueError("hide: out: expected a writable array, got a read-only one")
-    if out is not None and out is not batch and np.may_share_memory(out, batch) and not _same_memory(out, batch):
+    if out is not None and out is not batch and not _same_memory(out, batch) and _overlaps(out, batch):
         raise ValueError("hide: out overlaps batch: expected batch itself (in place) or memory of its own")
+    _checked_fill(fill, batch.shape[layout.index("C")])
     try:
         if backend == "reference":
-            result = reference.hide(batch, policy, sample_ids, epoch, fill, layout)
+            exact: Any = fill if fill_values is None else fill_values
+            result = reference.hide(batch, policy, sample_ids, epoch, exact, layout)
             if out is None:
                 return result
             out[...] = result
             return out
-        return cpu.hide(batch, policy, sample_ids, epoch, fill, layout, out)
+        return cpu.hide(batch, policy, sample_ids, epoch, fill, layout, out, fill_values=fill_values)
     except (TypeError, ValueError) as error:
         raise type(error)(f"hide: {error}") from None
+
+
+def _overlaps(a: npt.NDArray, b: npt.NDArray) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=_OVERLAP_WORK))
+    except RuntimeError:  # too hard to tell: strides that hardly occur
+        return True
+
+
+def _checked_fill(fill: Any, channels: int) -> npt.NDArray[np.float64]:
+    try:
+        return contract.per_channel("fill", fill, channels)
+    except (TypeError, ValueError):
+        raise ValueError(f"hide: fill={fill!r}: expected a finite number or {channels}, one per channel") from None
 
 
 def _on_cuda(batch: Any) -> bool:
@@ -154,12 +172,11 @@ def _hide_torch(
     check_out(batch, out, torch.Tensor)
     result = torch.empty_like(batch) if out is None else out
     channels = batch.shape[layout.index("C")] if batch.ndim == len(layout) else 0
-    values = fill
+    values = None
     if channels and batch.dtype == torch.bfloat16:  # NumPy has no bfloat16: hide its bits
-        values = torch.as_tensor(contract.per_channel("fill", fill, channels)).to(torch.bfloat16)
-        values = values.view(torch.int16).numpy()
+        values = torch.as_tensor(_checked_fill(fill, channels)).to(torch.bfloat16).view(torch.int16).numpy()
     bits = (lambda tensor: tensor.view(torch.int16)) if batch.dtype == torch.bfloat16 else (lambda tensor: tensor)
     source, target = bits(batch).numpy(), bits(result).numpy()
     target = source if result is batch else target
-    _run(source, policy, _host_array(sample_ids), _host_array(epoch), values, layout, target, backend)
+    _run(source, policy, _host_array(sample_ids), _host_array(epoch), fill, layout, target, backend, values)
     return result

@@ -58,26 +58,29 @@ def hide(
     policy: HideAndSeek,
     sample_ids: npt.ArrayLike,
     epoch: npt.ArrayLike,
-    fill: float | Sequence[float] | npt.NDArray = 0.0,
+    fill: float | Sequence[float] = 0.0,
     layout: str = "NCHW",
     out: npt.NDArray | None = None,
     p_hide: npt.ArrayLike | None = None,
     threads: int | None = None,
+    fill_values: npt.NDArray | None = None,
 ) -> npt.NDArray:
     """Hide cells of a batch; ``out`` None: a new array, ``out is batch``: in place.
 
     Args:
         batch: (N, C, H, W), (N, H, W, C) or (N, C, T), any dtype of 1, 2, 4 or 8 bytes, any strides.
-        fill: one number or one per channel; an array of the batch's dtype is taken as it is.
+        fill: one number or one per channel.
+        fill_values: instead of ``fill``, (channels,) of the batch's dtype, taken as they are (for dtypes that NumPy
+            lacks and the batch only carries the bits of).
         threads: at most this many; None for the process's share of the cores.
     """
     count, channels = batch.shape[0], batch.shape[layout.index("C")]
     ids = contract.sample_ids_u64(sample_ids, count)
     epochs = contract.epochs_u32(epoch, count)
     thresholds = contract.thresholds_u64(policy.p_hide if p_hide is None else p_hide, count)
-    values = fill if isinstance(fill, np.ndarray) and fill.dtype == batch.dtype else None
-    if values is None:
-        values = contract.fill_as(batch.dtype, fill, channels)  # type: ignore[arg-type]
+    values = contract.fill_as(batch.dtype, fill, channels) if fill_values is None else fill_values
+    if values.dtype != batch.dtype or values.shape != (channels,):
+        raise ValueError(f"fill_values: expected ({channels},) {batch.dtype}, got {values.shape} {values.dtype}")
     result = np.empty_like(batch) if out is None else out
     if batch.size == 0:
         return result
@@ -144,7 +147,7 @@ def _hide_strided(
     """Arrays whose rows are not contiguous, or whose memory formats differ: through a contiguous copy."""
     p_hide = thresholds.astype(np.float64) / 2**32  # exact: thresholds have at most 33 bits
     compact = np.array(batch, order="C")
-    result[...] = hide(compact, policy, ids, epochs, values, layout, compact, p_hide, threads)
+    result[...] = hide(compact, policy, ids, epochs, 0.0, layout, compact, p_hide, threads, values)
     return result
 
 
@@ -173,6 +176,12 @@ def resize_mirror_normalize_hide(
     p = 0.0 if policy is None else policy.p_hide if p_hide is None else p_hide
     thresholds = contract.thresholds_u64(p, count)
     sources = [np.ascontiguousarray(image) for image in images]
+    for n, image in enumerate(sources):
+        if image.ndim != 3 or min(image.shape) < 1 or image.shape[2] > MAX_CHANNELS or image.dtype != np.uint8:
+            raise ValueError(
+                f"images[{n}]: expected uint8 (height, width, 1 to {MAX_CHANNELS} channels) of at least one pixel,"
+                f" got {image.dtype} {image.shape}"
+            )
     settings = {
         channels: pack_settings(policy, size, mean, std, fill_value, half, planar, antialias, channels)
         for channels in {image.shape[2] for image in sources}

@@ -7,11 +7,12 @@ rows. A row whose cells are all hidden is only filled.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.cpu_grid import draw_cells, draw_grid, grid_cells, row_runs
 from has_dali.kernels.cpu_rows import (
+    LOADED_BYTES,
     axis_taps,
     blend_columns,
     blend_rows,
@@ -42,20 +43,20 @@ _CACHE_LINE = 64
 _BRIDGE = 64
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _prefetch_target(line, planes, plane, row_bytes):  # type: ignore[no-untyped-def]
     for p in range(planes):
         for at in range(0, row_bytes, _CACHE_LINE):
             prefetch_write(line + p * plane + at)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _prefetch_source(begin, end):  # type: ignore[no-untyped-def]
     for at in range(begin, end, _CACHE_LINE):
         prefetch_read(at)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _fill_plan(segments, runs, count, out_width, pixel):  # type: ignore[no-untyped-def]
     """Byte segments to fill around the visible runs of a row; returns how many."""
     if count == 1 and runs[0] == 0 and runs[1] == out_width:
@@ -75,7 +76,7 @@ def _fill_plan(segments, runs, count, out_width, pixel):  # type: ignore[no-unty
     return filled
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _column_plan(groups, singles, runs, count, planar):  # type: ignore[no-untyped-def]
     """Split visible runs into groups of four columns and single ones; returns how many of each."""
     group_count = single_count = 0
@@ -92,7 +93,7 @@ def _column_plan(groups, singles, runs, count, planar):  # type: ignore[no-untyp
     return group_count, single_count
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _blend_plan(ranges, runs, count, first, taps_of, channels, mirror):  # type: ignore[no-untyped-def]
     """Ranges of the blended row, in floats, that the visible runs read; returns how many."""
     ranged = 0
@@ -110,7 +111,7 @@ def _blend_plan(ranges, runs, count, first, taps_of, channels, mirror):  # type:
     return ranged
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):  # type: ignore[no-untyped-def]
     """Write one image, (H, W, C) uint8 with C from 1 to 4, to address ``out``.
 
@@ -170,7 +171,8 @@ def fused_image(image, out, sample_id, epoch, hide_threshold, mirror, settings):
                 _prefetch_source(pixels + later * length, pixels + (later + 1) * length)
                 convert_columns(
                     pixels + y * length, channels, width, mirror, groups, group_count,
-                    singles, single_count, target, strides, half, constants, y == height - 1,
+                    singles, single_count, target, strides, half, constants,
+                    (height - 1 - y) * length + channels < LOADED_BYTES,
                 )  # fmt: skip
                 continue
             rows = pixels + y_first[y] * length

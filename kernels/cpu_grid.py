@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.philox import philox4x32
 
 _32 = np.uint64(32)
@@ -16,7 +17,7 @@ def _scaled(word, count):  # type: ignore[no-untyped-def]
     return np.int64((word * np.uint64(count)) >> _32)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def draw_grid(seed, apply_threshold, random_offset, patch_sizes, sample_id, epoch):  # type: ignore[no-untyped-def]
     """``(patch size, offset y, offset x)`` of one image; patch size 0 leaves it whole."""
     if len(patch_sizes) == 0:
@@ -30,7 +31,7 @@ def draw_grid(seed, apply_threshold, random_offset, patch_sizes, sample_id, epoc
     return size, _scaled(r2, size), _scaled(r3, size)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def draw_cells(flags, blocks, seed, sample_id, epoch, hide_threshold):  # type: ignore[no-untyped-def]
     """Whether each cell is hidden, as bytes: cell c at ``flags[(c & 3) * blocks + (c >> 2)]``.
 
@@ -45,7 +46,7 @@ def draw_cells(flags, blocks, seed, sample_id, epoch, hide_threshold):  # type: 
         flags[3 * blocks + block] = w3 < hide_threshold
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def row_runs(runs, hidden, row, size, offset_x, width, flags, blocks):  # type: ignore[no-untyped-def]
     """Write the maximal runs of hidden (or visible) pixels of one row of cells; return how many.
 

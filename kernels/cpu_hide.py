@@ -7,9 +7,9 @@ the element type never matters. In place only hidden bytes are touched; out of p
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.cpu_grid import draw_cells, draw_grid, grid_cells, row_runs
 from has_dali.kernels.simd import address_of, copy_1, copy_2, copy_4, copy_8, copy_16, copy_32, copy_bytes
 
@@ -17,7 +17,7 @@ _CACHED = 16 * 1024  # bytes of rows that are worked off run by run; they stay i
 _LARGE = 1024  # from here on the C library's memcpy wins over an inlined loop
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def copy_run(target, source, count):  # type: ignore[no-untyped-def]
     """Copy ``count`` bytes between addresses that do not overlap: wide moves, the last one overlapping."""
     if count >= _LARGE:
@@ -42,7 +42,7 @@ def copy_run(target, source, count):  # type: ignore[no-untyped-def]
         copy_1(target, source)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _copy_block(target, target_stride, source, source_stride, lines, count):  # type: ignore[no-untyped-def]
     """Copy ``count`` bytes of each of ``lines`` rows; a source stride of 0 repeats one row.
 
@@ -72,7 +72,7 @@ def _copy_block(target, target_stride, source, source_stride, lines, count):  # 
             copy_run(target + y * target_stride, source + y * source_stride, count)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _hide_lines(to, to_stride, origin, origin_stride, fill, lines, runs, count, pixel, row_bytes, copying):  # type: ignore[no-untyped-def]
     """One row of cells in one plane: visible runs copied where the source is another array, hidden runs filled."""
     seen = np.int64(0)
@@ -86,7 +86,7 @@ def _hide_lines(to, to_stride, origin, origin_stride, fill, lines, runs, count, 
         _copy_block(to + seen, to_stride, origin + seen, origin_stride, lines, row_bytes - seen)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def hide_images(  # type: ignore[no-untyped-def]
     target,
     target_strides,

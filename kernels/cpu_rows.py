@@ -6,9 +6,9 @@ per call does not grow with the number of cells. The order of float operations i
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.cpu_hide import copy_run
 from has_dali.kernels.simd import (
     WIDE,
@@ -33,8 +33,10 @@ from has_dali.kernels.simd import (
     store_planar_rgb,
 )
 
+LOADED_BYTES = 4
 
-@numba.njit(nogil=True, cache=True)
+
+@kernel
 def axis_taps(n_in, n_out, antialias, mirror):  # type: ignore[no-untyped-def]
     """First source pixel, tap count and weights of each output pixel: (n_out,), (n_out,), (n_out, most taps).
 
@@ -69,7 +71,7 @@ def axis_taps(n_in, n_out, antialias, mirror):  # type: ignore[no-untyped-def]
     return first, count, weights
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def blend_rows(line, source, length, count, weights, begin, end):  # type: ignore[no-untyped-def]
     """``line[begin:end]`` = weighted sum of ``count`` rows of ``length`` bytes from address ``source`` on.
 
@@ -106,7 +108,7 @@ def blend_rows(line, source, length, count, weights, begin, end):  # type: ignor
             i += WIDE
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def weight_lanes(weights):  # type: ignore[no-untyped-def]
     """(taps, outputs, 4) float32: each weight of ``axis_taps`` once per lane of its pixel."""
     outputs, taps = weights.shape
@@ -117,7 +119,7 @@ def weight_lanes(weights):  # type: ignore[no-untyped-def]
     return lanes
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def blend_columns(  # type: ignore[no-untyped-def]
     line, channels, offsets, lanes, groups, group_count, singles, single_count, out, strides, half, constants
 ):
@@ -158,13 +160,13 @@ def blend_columns(  # type: ignore[no-untyped-def]
         store_pixel(out + x * pixel, plane, channels, half, fma_lanes(single, scale, shift))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def convert_columns(  # type: ignore[no-untyped-def]
     row, channels, width, mirror, groups, group_count, singles, single_count, out, strides, half, constants, careful
 ):
     """The visible output pixels of one row where nothing is resampled: bytes at address ``row``, normalised.
 
-    A pixel is loaded as four bytes; ``careful`` avoids that, for the row whose last byte ends the image.
+    A pixel is loaded as ``LOADED_BYTES``; ``careful`` avoids that, for rows with fewer bytes behind their last pixel.
     """
     pixel, plane = strides
     scale, shift = load4(address_of(constants)), load4(address_of(constants) + 16)
@@ -193,14 +195,14 @@ def convert_columns(  # type: ignore[no-untyped-def]
             store_pixel(out + x * pixel, plane, channels, half, single)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _convert_pixel(at, channels, out, plane, half, constants):  # type: ignore[no-untyped-def]
     for c in range(channels):
         value = fma(byte_at(at + c), constants[c], constants[4 + c])
         store_pixel(out + c * plane, 0, 1, half, splat4(value))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def fill_row_bytes(fill_values, out_width, channels, planar, half):  # type: ignore[no-untyped-def]
     """One row of fill per plane (or one interleaved row), in the output's bytes."""
     item = 2 if half else 4
@@ -213,7 +215,7 @@ def fill_row_bytes(fill_values, out_width, channels, planar, half):  # type: ign
     return rows
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def fill_segments(segments, count, out, fill, planes, plane, row_bytes):  # type: ignore[no-untyped-def]
     """Copy byte segments of the fill row(s) into one output row of every plane."""
     for p in range(planes):

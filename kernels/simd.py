@@ -7,11 +7,14 @@ of 4 lanes give both. Addresses are plain integers; whoever calls these has chec
 
 from __future__ import annotations
 
+import platform
+from functools import lru_cache
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
@@ -194,7 +197,46 @@ def fma_lanes(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 def _narrow(builder: Any, value: Any, half: bool) -> Any:
     if not half:
         return value
-    return builder.fptrunc(value, ir.VectorType(_F16, LANES) if value.type == _VECTOR else _F16)
+    vector = isinstance(value.type, ir.VectorType)
+    if _has_half_conversion():
+        return builder.fptrunc(value, ir.VectorType(_F16, value.type.count) if vector else _F16)
+    return _half_bits(builder, value, value.type.count if vector else 0)
+
+
+@lru_cache(maxsize=1)
+def _has_half_conversion() -> bool:
+    """Whether the processor that Numba compiles for converts to float16; LLVM would call a missing routine else."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    features = numba.config.CPU_FEATURES
+    if features is None:
+        named = numba.config.CPU_NAME not in (None, "", "host")
+        return not named and bool(get_host_cpu_features().get("f16c"))
+    return "+f16c" in features
+
+
+def _half_bits(builder: Any, value: Any, lanes: int) -> Any:
+    """Float32 to the bits of float16, rounded to nearest even, in integer arithmetic."""
+    kind = ir.VectorType(_I32, lanes) if lanes else _I32
+    real = ir.VectorType(_F32, lanes) if lanes else _F32
+
+    def constant(number: int) -> Any:
+        return ir.Constant(kind, [number] * lanes if lanes else number)
+
+    bits = builder.bitcast(value, kind)
+    sign = builder.and_(builder.lshr(bits, constant(16)), constant(0x8000))
+    size = builder.and_(bits, constant(0x7FFFFFFF))
+    # Adding 0.5 shifts a subnormal's bits to the bottom of the fraction, rounded.
+    half = builder.bitcast(constant(0x3F000000), real)
+    tiny = builder.sub(builder.bitcast(builder.fadd(builder.bitcast(size, real), half), kind), constant(0x3F000000))
+    odd = builder.and_(builder.lshr(size, constant(13)), constant(1))
+    rebiased = builder.add(size, constant(((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF))
+    normal = builder.lshr(builder.add(rebiased, odd), constant(13))
+    nan = builder.icmp_unsigned(">", size, constant(0x7F800000))
+    special = builder.select(nan, constant(0x7E00), constant(0x7C00))
+    result = builder.select(builder.icmp_unsigned("<", size, constant(0x38800000)), tiny, normal)
+    result = builder.select(builder.icmp_unsigned(">=", size, constant(0x47800000)), special, result)
+    return builder.trunc(builder.or_(result, sign), ir.VectorType(ir.IntType(16), lanes) if lanes else ir.IntType(16))
 
 
 def _on_half(builder: Any, half: Any, emit: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -11,15 +10,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _sources_hash() -> str:
-    """Numba caches a function by its own file alone; a change in a file that it calls would go unseen."""
-    digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("pipelines/*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def _rooms_come_from_here() -> None:
+    """An editable installation of another checkout would be tested instead of this one."""
+    import has_dali
+    import has_dali.bench
+    import has_dali.kernels
+    import has_dali.pipelines
+    import has_dali.trainers
+
+    for room in (has_dali, has_dali.kernels, has_dali.pipelines, has_dali.trainers, has_dali.bench):
+        folder = Path(str(room.__file__)).resolve().parent
+        assert ROOT in folder.parents, f"{room.__name__} comes from {folder}, not from {ROOT}: run `make test` there"
 
 
-os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / "build" / "numba" / _sources_hash()))
+_rooms_come_from_here()
 
 
 @pytest.fixture(scope="session")

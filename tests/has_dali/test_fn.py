@@ -78,6 +78,16 @@ def test_fused_without_resampling_keeps_ragged_shapes(layout: str, dtype: Any, n
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_constants_may_be_numpy_arrays() -> None:
+    def define() -> Any:
+        return hfn.resize_mirror_normalize_hide(
+            source(RAGGED, "HWC"), None, size=np.array([8, 9]), mean=np.full(3, 7.0), std=np.full(3, 2.0)
+        )
+
+    expected = reference.resize_mirror_normalize_hide(RAGGED, None, IDS, 0, (8, 9), mean=7, std=2)
+    np.testing.assert_array_equal(run(define)[0], np.stack(expected))
+
+
 def test_fused_without_a_policy_is_resize_and_normalise_alone() -> None:
     def define() -> Any:
         return hfn.resize_mirror_normalize_hide(source(RAGGED, "HWC"), None, size=32, antialias=False)
@@ -197,6 +207,8 @@ def test_in_place_results_outlive_the_buffer_they_came_from(depth: int, copied: 
 
 
 BAD_GRAPHS = [
+    (lambda x: hfn.hide_and_seek([], POLICY), ValueError, ["images", "empty list"]),
+    (lambda x: hfn.resize_mirror_normalize_hide(x, None, p_hide=1.5), ValueError, ["p_hide=1.5"]),
     (lambda x: hfn.hide_and_seek(np.zeros(3), POLICY), TypeError, ["images", "DataNode", "ndarray"]),
     (lambda x: hfn.hide_and_seek(x, None), TypeError, ["policy", "HideAndSeek", "NoneType"]),
     (lambda x: hfn.hide_and_seek(x, POLICY, sample_ids=[1, 2]), TypeError, ["sample_ids", "DataNode", "list"]),
@@ -226,6 +238,12 @@ def test_errors_at_definition_name_operator_and_argument(define: Any, error: typ
 
 
 BAD_RUNS = [
+    (lambda x, i: hfn.hide_and_seek(source(RAGGED, "HWC"), POLICY), ["one shape", "resize"]),
+    (lambda x, i: hfn.hide_and_seek(fn.reshape(x, layout="HXC"), POLICY, i, 0), ["images", "another layout"]),
+    (lambda x, i: hfn.hide_and_seek(x[0:0], POLICY, i, 0), ["images", "at least one pixel"]),
+    (lambda x, i: hfn.resize_mirror_normalize_hide(x[0:0], POLICY, i, 0, size=8), ["images", "at least one pixel"]),
+    (lambda x, i: hfn.resize_mirror_normalize_hide(x, None, size=None, mean=[0] * 4, std=1), ["(40, 56, 3)"]),
+    (lambda x, i: hfn.hide_and_seek(x, POLICY, i, (i + 1) * 2**30 * 8), ["epoch", "2**32"]),
     (lambda x, i: hfn.hide_and_seek(fn.reshape(x, layout=""), POLICY, i, 0), ["images", "layout", "reinterpret"]),
     (lambda x, i: hfn.hide_and_seek(x, POLICY, fn.cast(i, dtype=types.FLOAT), 0), ["sample_ids", "float32"]),
     (lambda x, i: hfn.hide_and_seek(x, POLICY, fn.stack(i, i), 0), ["sample_ids", "one value per sample"]),
@@ -234,7 +252,7 @@ BAD_RUNS = [
     (lambda x, i: hfn.hide_and_seek(x, POLICY, i, 0, fill_value=[1, 2]), ["fill_value", "3"]),
     (lambda x, i: hfn.hide_and_seek([x, fn.resize(x, size=[8, 8])], POLICY, i, 0), ["images", "one height and width"]),
     (lambda x, i: hfn.resize_mirror_normalize_hide(fn.stack(x, x), POLICY, i, 0), ["images", "HWC", "4 dimensions"]),
-    (lambda x, i: hfn.resize_mirror_normalize_hide(x[:, :, 0:1], POLICY, i, 0), ["images", "3 channels", "got 1"]),
+    (lambda x, i: hfn.resize_mirror_normalize_hide(x[:, :, 0:1], POLICY, i, 0), ["3 channels", "(40, 56, 1)"]),
 ]  # fmt: skip
 
 

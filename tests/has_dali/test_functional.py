@@ -77,6 +77,10 @@ BAD: list[tuple[Any, type[Exception], list[str]]] = [
     (lambda: hide(BATCH, POLICY, [0.5, 1], 0), TypeError, ["sample_ids", "integers"]),
     (lambda: hide(BATCH, POLICY, [0, 1], -1), ValueError, ["epoch=-1"]),
     (lambda: hide(BATCH, POLICY, [0, 1], 0, fill=[1, 2]), ValueError, ["fill=[1, 2]", "3"]),
+    (lambda: hide(BATCH, POLICY, [0, 1], 0, fill=np.zeros(2, np.float32)), ValueError, ["fill=", "3"]),
+    (lambda: hide(torch.zeros(2, 3, 8, 8), POLICY, [0, 1], 0, fill=np.zeros(1024, np.float32)), ValueError, ["fill="]),
+    (lambda: hide(BATCH, POLICY, [0, 1], 0, fill="mean"), ValueError, ["fill='mean'", "number"]),
+    (lambda: hide(BATCH, POLICY, [0, 1], 0, backend="cupy"), ValueError, ["backend='cupy'", "CUDA device"]),
     (lambda: hide(BATCH, POLICY, [0, 1], 0, backend="cuda"), ValueError, ["backend='cuda'", "auto"]),
     (lambda: hide(BATCH, POLICY, [0, 1], 0, out=np.zeros((2, 3, 8, 9), np.float32)), ValueError, ["(2, 3, 8, 9)"]),
     (lambda: hide(BATCH, POLICY, [0, 1], 0, out=torch.zeros(2, 3, 8, 8)), TypeError, ["out", "ndarray", "Tensor"]),
@@ -99,6 +103,15 @@ def test_overlapping_out_is_refused() -> None:
     memory = np.zeros((5, 3, 8, 8), np.float32)
     with pytest.raises(ValueError, match="out overlaps batch"):
         hide(memory[:4], POLICY, IDS, 0, out=memory[1:])
+
+
+def test_out_may_be_another_view_of_the_same_or_of_other_memory() -> None:
+    memory = np.random.default_rng(0).random((4, 6, 8, 8), dtype=np.float32)
+    expected = reference.hide(memory[:, :3], POLICY, IDS, 0, 0.5)
+    hide(memory[:, :3], POLICY, IDS, 0, fill=0.5, out=memory[:, 3:])  # interleaved in memory, but disjoint
+    np.testing.assert_array_equal(memory[:, 3:], expected)
+    hide(memory[:, :3], POLICY, IDS, 0, fill=0.5, out=memory[:, :3])  # a second view of the batch: in place
+    np.testing.assert_array_equal(memory[:, :3], expected)
 
 
 def test_importing_the_package_is_light() -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from has_dali.kernels import cpu, reference
+from has_dali.kernels.cpu_grid import draw_grid
 from has_dali.kernels.policy import HideAndSeek
 
 Z = 5.0  # standard deviations: a fair coin strays further once in 1.7 million
@@ -36,13 +37,19 @@ def test_every_pixel_is_hidden_with_p_hide_also_in_cut_cells() -> None:
         assert_share(masks[:, y, x], 0.4)
 
 
+def grids(policy: HideAndSeek, count: int) -> np.ndarray:
+    """(count, 3) patch size, offset y and offset x that the CPU kernel draws."""
+    words = cpu.policy_words(policy)
+    sizes, seed, apply, offset = words
+    return np.array([draw_grid(seed, apply, offset, sizes, np.uint64(i), np.uint64(1)) for i in range(count)])
+
+
 def test_patch_sizes_are_equally_likely() -> None:
     sizes = (0, 16, 32, 44, 56)
-    policy = HideAndSeek(sizes, seed=9)
-    words = [int(reference.words(policy.seed, 1, i, 0)[0, 1]) for i in range(10_000)]
-    counts = np.bincount([(word * len(sizes)) >> 32 for word in words], minlength=5)
-    chi_square = ((counts - 2000) ** 2 / 2000).sum()
-    assert chi_square < 33.4  # 4 degrees of freedom, one in a million
+    drawn = grids(HideAndSeek(sizes, seed=9), 10_000)[:, 0]
+    counts = np.array([(drawn == size).sum() for size in sizes])
+    assert counts.sum() == 10_000
+    assert ((counts - 2000) ** 2 / 2000).sum() < 33.4  # 4 degrees of freedom, one in a million
 
 
 def test_share_of_augmented_images_is_p_apply() -> None:
@@ -51,11 +58,14 @@ def test_share_of_augmented_images_is_p_apply() -> None:
     assert_share(hidden[:, 0, 0], 0.5)
 
 
-def test_random_offsets_are_uniform() -> None:
-    policy = HideAndSeek(8, p_hide=0.5, random_offset=True, seed=1)
-    offsets = [(int(reference.words(policy.seed, 0, i, 0)[0, 2]) * 8) >> 32 for i in range(16_000)]
-    counts = np.bincount(offsets, minlength=8)
-    assert ((counts - 2000) ** 2 / 2000).sum() < 40.5  # 7 degrees of freedom, one in a million
+def test_random_offsets_are_uniform_and_independent() -> None:
+    drawn = grids(HideAndSeek(8, random_offset=True, seed=1), 16_000)  # type: ignore[arg-type]
+    for axis in (1, 2):
+        counts = np.bincount(drawn[:, axis], minlength=8)
+        assert len(counts) == 8
+        assert ((counts - 2000) ** 2 / 2000).sum() < 40.5  # 7 degrees of freedom, one in a million
+    pairs = np.bincount(drawn[:, 1] * 8 + drawn[:, 2], minlength=64)
+    assert ((pairs - 250) ** 2 / 250).sum() < 130  # 63 degrees of freedom, one in a million
 
 
 def test_cells_images_and_epochs_are_uncorrelated() -> None:

@@ -1,10 +1,14 @@
-"""The fused CPU operator as C callbacks for DALI's ``NumbaFuncImpl`` schema, compiled once and cached on disk.
+"""Functions for ``operators.SampleOperator``: C callbacks, compiled once and cached on disk.
 
 DALI passes tables of pointers: for sample data one pointer per argument, for shapes one pointer per argument and
-sample. Inputs, in order: image (H, W, C) uint8; keys (4,) int64: sample id, epoch, mirror, and, where samples have
-their own, the hide threshold; settings, int32 halves of ``cpu.pack_settings``; and an empty tensor whose *shape* is
-(0, height, width, planar), because DALI asks for output shapes before any data may be read (height 0 keeps the
-image's size).
+sample.
+
+``resize_run``, the fused operator, has these inputs, in order: image (H, W, C) uint8; keys (4,) int64: sample id,
+epoch, mirror, and, where samples have their own, the hide threshold; settings, int32 halves of ``cpu.pack_settings``;
+and an empty tensor whose *shape* is (0, height, width, planar), because DALI asks for output shapes before any data
+may be read (height 0 keeps the image's size).
+
+``describe_run`` turns (layout letters, shape) into (5,) float32: ``layout_code`` and the shape, padded with -1.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from has_dali.kernels.compiling import callback
 from has_dali.kernels.cpu_fused import HIDE, OWN_THRESHOLD, fused_image
 
 _IMAGE, _KEYS, _SETTINGS, _EXTENT = range(4)
@@ -41,8 +46,8 @@ def _words(address, count):  # type: ignore[no-untyped-def]
     return numba.carray(_as_pointer(np.uint64(address)), (count,), np.int64)
 
 
-@numba.cfunc(SETUP_SIGNATURE, nopython=True, cache=True)
-def setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
+@callback(SETUP_SIGNATURE)
+def resize_setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
     """Write the output shape of every sample."""
     shapes_out, shapes_in = _words(out_shapes, samples), _words(in_shapes, inputs * samples)
     for n in range(samples):
@@ -56,8 +61,8 @@ def setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):
             out[0], out[1], out[2] = height, width, image[2]
 
 
-@numba.cfunc(RUN_SIGNATURE, nopython=True, cache=True)
-def run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
+@callback(RUN_SIGNATURE)
+def resize_run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
     """One sample."""
     target, data, shapes = _words(out_data, outputs), _words(in_data, inputs), _words(in_shapes, inputs)
     shape = _words(shapes[_IMAGE], 3)
@@ -74,3 +79,38 @@ def run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, 
         keys[_MIRROR] != 0,
         settings,
     )
+
+
+MAX_DIMENSIONS = 4  # of a sample that is described
+DESCRIBED = 1 + MAX_DIMENSIONS
+
+
+def layout_code(layout: str) -> int:
+    """A layout of up to four letters as one number: five bits a letter, the first the highest; longer ones give -1."""
+    code = 0
+    for letter in layout.ljust(MAX_DIMENSIONS, "\0"):
+        code = code * 32 + (ord(letter) & 31)
+    return code if len(layout) <= MAX_DIMENSIONS else -1
+
+
+@callback(SETUP_SIGNATURE)
+def describe_setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
+    """Write the output shape of every sample."""
+    shapes_out = _words(out_shapes, samples)
+    for n in range(samples):
+        _words(shapes_out[n], 1)[0] = DESCRIBED
+
+
+@callback(RUN_SIGNATURE)
+def describe_run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
+    """One sample."""
+    data, shapes = _words(in_data, inputs), _words(in_shapes, inputs)
+    out = numba.carray(_as_pointer(np.uint64(_words(out_data, outputs)[0])), (DESCRIBED,), np.float32)
+    count, ndim = _words(shapes[0], 1)[0], _words(shapes[1], 1)[0]
+    letters = numba.carray(_as_pointer(np.uint64(data[0])), (count,), np.uint8)
+    sides = _words(data[1], ndim)
+    out[0] = 0 if count <= MAX_DIMENSIONS and ndim <= MAX_DIMENSIONS else -1
+    for i in range(MAX_DIMENSIONS):
+        if out[0] >= 0:
+            out[0] = out[0] * 32 + (letters[i] & 31 if i < count else 0)
+        out[1 + i] = sides[i] if i < ndim else -1
