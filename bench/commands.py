@@ -25,8 +25,8 @@ def demo(argv: Sequence[str]) -> int:
 
     # Bad data is found before the imports that take seconds, and before the output folder is made.
     source = None if options.data is None else open_source(options.data)
-    output_folder(options.out)
-    from has_dali.bench.demo import run_demo
+    with output_folder(options.out):
+        from has_dali.bench.demo import run_demo
 
-    run_demo(source, options.out, Terminal(options.quiet), options.rounds, options.steps, options.json)
+        run_demo(source, options.out, Terminal(options.quiet), options.rounds, options.steps, options.json)
     return 0

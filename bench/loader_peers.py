@@ -18,6 +18,7 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
+from has_dali.bench import timing
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines.pil import opened_image
@@ -52,11 +53,6 @@ class Peer:
     stays_open: bool = True
 
 
-def _endless(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
-
-
 @contextmanager
 def has_dali_loader(job: Job, policy: HideAndSeek | None) -> Iterator[Iterator[Any]]:
     """This project's loader."""
@@ -72,11 +68,11 @@ def has_dali_loader(job: Job, policy: HideAndSeek | None) -> Iterator[Iterator[A
         threads=job.threads,
         labels=job.labels,
     )
-    yield _endless(loader)
+    yield timing.endless(loader)
 
 
 def _cropped(job: Job) -> tuple[Any, Any]:
-    """Decoded crop boxes and labels from DALI's reader: its fastest way to a random crop."""
+    """Decoded crop boxes and labels from DALI's reader and the decoder that draws crops itself."""
     encoded, label = fn.readers.file(
         files=list(job.files), labels=list(job.labels), random_shuffle=True, name="files", seed=1
     )
@@ -185,7 +181,7 @@ def torchvision_loader(job: Job) -> Iterator[Iterator[Any]]:
         num_workers=job.threads,
         worker_init_fn=_start_worker,
     )
-    batches = ({"image": image, "label": label} for image, label in _endless(loader))
+    batches = ({"image": image, "label": label} for image, label in timing.endless(loader))
     try:
         yield batches
     finally:

@@ -65,6 +65,12 @@ class LoaderReport:
             return None
         return timing.ratio(self.rates[OURS], self.rates[peer])
 
+    def headroom(self) -> timing.Summary | None:
+        """The decode ceiling over torchvision's loader: the most that our ratio to torchvision can be."""
+        if CEILING not in self.rates or TORCHVISION not in self.rates:
+            return None
+        return timing.ratio(self.rates[CEILING], self.rates[TORCHVISION])
+
     @property
     def unstable(self) -> bool:
         """Some peer's rounds differ so much that something else must have used the cores."""
@@ -72,6 +78,7 @@ class LoaderReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
+        limit = self.headroom()
         return {
             "unstable": self.unstable,
             "conditions": CONDITIONS,
@@ -82,6 +89,7 @@ class LoaderReport:
             "images": self.images,
             "images_per_second": {key: rate.to_dict() for key, rate in self.rates.items()},
             "first_batch_seconds": self.first_batch_seconds,
+            "ceiling_over_torchvision": None if limit is None else limit.to_dict(),
             "ratios": [_bar_record(bar, self.ratio(bar.peer)) for bar in BARS],
             "same_job": {key: check.to_dict() for key, check in self.checks.items()},
             "void": self.void,
@@ -188,9 +196,18 @@ def show_report(terminal: Terminal, report: LoaderReport) -> None:
     rows += [[PEERS[key].label, "void", "", reason] for key, reason in report.void.items()]
     title = f"Loader speed: batch {report.job.batch_size}, {report.job.threads} threads or workers"
     terminal.table(title, ["loader", "images/s", "IQR", "has_dali with HaS is"], rows, CONDITIONS)
-    terminal.table("Bars", ["has_dali", "ratio", "IQR", "bar", "aim", "met"], [_bar_row(report, bar) for bar in BARS])
+    bars = [_bar_row(report, bar) for bar in BARS]
+    terminal.table("Bars", ["has_dali", "ratio", "IQR", "bar", "aim", "met"], bars, _limit_note(report))
     if report.unstable:
         terminal.say(f"unstable: an IQR is above {_UNSTABLE_IQR:.0%} of its median; repeat while the machine is idle")
+
+
+def _limit_note(report: LoaderReport) -> str:
+    """What no loader with this decoder can exceed, in the unit of the bar that depends on another decoder."""
+    limit = report.headroom()
+    if limit is None:
+        return ""
+    return f"the decode ceiling itself is {limit.median:.1f}x torchvision here: no loader with this decoder gets above"
 
 
 def _bar_row(report: LoaderReport, bar: Bar) -> list[str]:

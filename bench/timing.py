@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,12 @@ class Window:
     batches: int = 8
     discarded: int = 8
     stride: int = 2
+
+
+def endless(batches: Iterable[Any]) -> Iterator[Any]:
+    """Epoch after epoch of a loader."""
+    while True:
+        yield from batches
 
 
 def batches_per_second(batches: Iterator[Any], window: Window) -> float:

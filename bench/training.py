@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from has_dali.bench import timing
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines.loader import image_loader
@@ -68,7 +69,7 @@ def train_resnet18(
     loader = image_loader(
         source, batch_size, train=True, policy=policy, size=_SIZE, device="cpu", threads=threads, mean=mean, std=std
     )
-    batches = _endless(loader)
+    batches = timing.endless(loader)
     losses = [_step(model, optimizer, next(batches))]  # the first batch starts the pipeline: not counted
     start, waited = time.perf_counter(), 0.0
     while len(losses) < steps and (len(losses) < 2 or time.perf_counter() - start < max_seconds):
@@ -96,8 +97,3 @@ def _step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: dict[
     loss.backward()
     optimizer.step()
     return float(loss.detach())
-
-
-def _endless(loader: Any) -> Iterator[dict[str, torch.Tensor]]:
-    while True:
-        yield from loader

@@ -10,10 +10,13 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn
 
 
 class Command(NamedTuple):
@@ -65,7 +68,7 @@ def _help() -> str:
         [
             "usage: has-dali COMMAND ...",
             "",
-            "Hide-and-Seek augmentation at loader speed.",
+            "Hide-and-Seek augmentation for DALI and PyTorch.",
             "",
             *lines,
             "",
@@ -80,8 +83,9 @@ def run_guarded(name: str, command: Callable[[], int]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # odd metadata in users' images
     try:
-        return command()
-    except SystemExit as stop:  # argparse: --help and bad options
+        with _orderly_termination():
+            return command()
+    except SystemExit as stop:  # argparse: --help and bad options; SIGTERM
         return stop.code if isinstance(stop.code, int) else FAILURE
     except KeyboardInterrupt:
         sys.stderr.write(f"{name}: interrupted\n")
@@ -94,6 +98,23 @@ def run_guarded(name: str, command: Callable[[], int]) -> int:
             raise
         sys.stderr.write(f"{name}: {describe_error(error)}\n")
         return BAD_INPUT if isinstance(error, (ValueError, TypeError, OSError, ImportError)) else FAILURE
+
+
+@contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """SIGTERM ends the command as an exception does, so that temporary files and worker processes go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def stop(number: int, _: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _load(target: str) -> Callable[[Sequence[str]], int]:

@@ -100,24 +100,36 @@ def check_writable(path: Path) -> None:
         raise FileNotFoundError(f"{path}: the folder {folder} does not exist; create it or choose another path")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{path}: the folder {folder} is not writable; choose another path")
+    descriptor, trial = _temporary(path)  # some folders, such as /proc, take no files whatever their mode says
+    os.close(descriptor)
+    os.unlink(trial)
 
 
-def output_folder(path: Path) -> Path:
-    """``path`` as an existing, writable folder; created with its parents when it is missing."""
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """``path`` as a writable folder, made with its parents if missing; what stays empty after an error goes again."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(f"{path}: is a file; give the name of a folder") from None
-    if not os.access(path, os.W_OK):
-        raise PermissionError(f"{path}: the folder is not writable; choose another one")
-    return path
+    except (FileExistsError, NotADirectoryError):
+        below = "is a file" if path.exists() else "lies below a file"
+        raise NotADirectoryError(f"{path}: {below}; give the name of a folder") from None
+    try:
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path}: the folder is not writable; choose another one")
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # not empty: what was finished before the error is kept
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at ``path``, whole, when the block ends without an error."""
     check_writable(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, temporary = _temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -127,6 +139,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """An open descriptor and the name of a new file beside ``path``; errors name ``path``."""
+    try:
+        return tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise type(error)(f"{path}: cannot be written ({error.strerror}); choose another path") from None
 
 
 def json_text(value: Any) -> str:

@@ -190,7 +190,7 @@ def _check_torch() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "no CUDA device: everything runs on the CPU"
+        return "no CUDA device: loaders deliver to the CPU, whatever the backend"
     count = torch.cuda.device_count()
     return ", ".join(torch.cuda.get_device_name(i) for i in range(count))
 

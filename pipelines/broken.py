@@ -39,13 +39,13 @@ def broken_files(
     decoder = None
     while waiting:
         path = source.path(waiting[0])
-        reason = _unreadable(path)
+        reason = unreadable(path)
         if reason is None:
             try:
                 decoder = decoder or graph.build_decoder(spec, feed)
                 decoder.run()
             except RuntimeError as error:
-                reason = _cause(str(error))
+                reason = cause(str(error))
                 decoder = None  # DALI gives up a pipeline in which an operator failed
         if reason is not None:
             found.append(BrokenFile(waiting[0], path, reason))
@@ -63,7 +63,8 @@ def message(found: list[BrokenFile]) -> str:
     return "\n".join([f"cannot load {len(found)} samples of a batch; repair or remove the files:", *lines, *more])
 
 
-def _unreadable(path: str) -> str | None:
+def unreadable(path: str) -> str | None:
+    """Why a file cannot be read, or None."""
     try:
         with open(path, "rb") as file:
             return None if file.read(1) else "the file is empty"
@@ -71,7 +72,7 @@ def _unreadable(path: str) -> str | None:
         return (error.strerror or str(error)).lower() if os.path.lexists(path) else "no such file"
 
 
-def _cause(text: str) -> str:
+def cause(text: str) -> str:
     """What went wrong, from DALI's message: the codec's status, or the first line after ``encountered:``."""
     status = re.search(r"nvImageCodec failure: '#(\d+)'", text)
     if status and status[1] in _CODEC_STATUS:

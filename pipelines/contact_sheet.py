@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from has_dali.kernels import contract, reference
 from has_dali.kernels.policy import HideAndSeek
-from has_dali.pipelines.pil import opened_image
+from has_dali.pipelines.pil import as_rgb, opened_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +26,8 @@ _BACKGROUND, _INK, _FADED, _RULE = (255, 255, 255), (28, 32, 38), (110, 118, 128
 _MARGIN, _GAP, _GROUP_GAP = 28, 10, 34
 _GROUP_TEXT, _TITLE_TEXT, _CAPTION_TEXT = 21, 26, 18
 _HEADER, _CAPTION = 92, 30
+# Of the whole sheet: 240 MB as RGB, and less than what Pillow warns about on opening (89 million).
+MAX_PIXELS = 80_000_000
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,21 @@ def render(
 
     Returns:
         The sheet, and the fraction of hidden pixels in each column.
+
+    Raises:
+        ValueError: the sheet would have more than ``MAX_PIXELS`` pixels, or a file cannot be decoded.
     """
     from PIL import Image, ImageDraw
 
     lefts = list(_lefts(layout, size))
     pitch = size + _CAPTION + _GAP
-    sheet = Image.new(
-        "RGB", (lefts[-1] + size + _MARGIN, _HEADER + len(images) * pitch - _GAP + _MARGIN // 2), _BACKGROUND
-    )
+    width, height = lefts[-1] + size + _MARGIN, _HEADER + len(images) * pitch - _GAP + _MARGIN // 2
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"contact sheet: {len(images)} images x {len(layout)} columns of {size} pixels make {width} x {height},"
+            f" expected at most {MAX_PIXELS // 10**6} million pixels; lower --images, --epochs or --size"
+        )
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, layout, lefts, size)
     hidden = np.zeros(len(layout))
@@ -109,7 +118,7 @@ def _centre_crop(path: str, size: int) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     with opened_image(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = as_rgb(ImageOps.exif_transpose(image))
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 

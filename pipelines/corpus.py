@@ -1,9 +1,10 @@
 """The embedded corpus: JPEGs of ImageNet-like size, so that everything runs with no data and no network.
 
 Each image is a random crop of one of the colour photographs in the scikit-image wheel (public domain or CC0),
-scaled, mirrored, lightly recoloured and given a trace of sensor noise; one class per photograph. The same
-version of the corpus is the same pictures on every machine. Sizes, bytes and chroma subsampling are drawn like
-those of ImageNet samples, because they, and not the content, set the cost of decoding.
+scaled, mirrored, lightly recoloured and given a trace of sensor noise; one class per photograph. What is drawn for
+each image is fixed by the corpus version; its bytes are the same only with the same releases of Pillow (and the
+libjpeg in it), NumPy and scikit-image. Sizes, bytes and chroma subsampling are drawn like those of ImageNet samples,
+because they, and not the content, set the cost of decoding.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +60,16 @@ SHEET_FILES = (
 _CROP_SCALE = (0.55, 1.0)  # edge of the crop relative to the largest crop of that aspect in the photograph
 _COLOUR_GAIN = 0.10
 _NOISE = (2.5, 6.5)  # standard deviation in grey levels
+_ABANDONED_SECONDS = 3600.0  # a build takes seconds; a temporary folder as old as this is nobody's
+
+
+class _Picture(NamedTuple):
+    """One image to be made."""
+
+    file: str
+    """Below the corpus folder."""
+    photograph: Path
+    key: tuple[int, int]
 
 
 def default_folder() -> Path:
@@ -73,6 +86,8 @@ def corpus_size() -> int:
 def ensure_corpus(folder: Path | None = None, advance: Callable[[], None] = lambda: None) -> Path:
     """The corpus in ImageFolder layout, built on first use and moved into place in one step.
 
+    Images that are missing from an existing folder are made again; other files in it are left alone.
+
     Args:
         folder: where it is kept; the user's cache by default.
         advance: called once per image made.
@@ -81,21 +96,60 @@ def ensure_corpus(folder: Path | None = None, advance: Callable[[], None] = lamb
         ImportError: scikit-image or Pillow is not installed.
     """
     folder = default_folder() if folder is None else folder
-    if folder.is_dir():
+    _remove_abandoned(folder)
+    missing = [file for file in _files() if not _is_there(folder / file)]
+    if not missing:
         return folder
-    photographs = _photographs()
+    pictures = [picture for picture in _pictures() if picture.file in set(missing)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _build(temporary, photographs, advance)
+        _build(temporary, pictures, advance)
         temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process finished first, with the same pictures
-            raise
+        _move(temporary, folder, missing)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _files() -> list[str]:
+    return [f"{name}/{name}_{i:03d}.jpg" for name in PHOTOGRAPHS for i in range(IMAGES_PER_CLASS)]
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _move(built: Path, folder: Path, files: Sequence[str]) -> None:
+    """Put what was built into place: the whole folder in one step, or file by file where there is one already."""
+    try:
+        os.rename(built, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        for file in files:
+            (folder / file).parent.mkdir(exist_ok=True)
+            os.replace(built / file, folder / file)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary folders of builds that were killed."""
+    for temporary in folder.parent.glob(f".{folder.name}.*"):
+        try:
+            abandoned = time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
+        except OSError:  # its owner was quicker
+            continue
+        if abandoned:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _pictures() -> list[_Picture]:
+    photographs = list(_photographs().values())
+    keys = [(number, i) for number in range(len(photographs)) for i in range(IMAGES_PER_CLASS)]
+    return [
+        _Picture(file, photographs[number][i % len(photographs[number])], (number, i))
+        for file, (number, i) in zip(_files(), keys, strict=True)
+    ]
 
 
 def _photographs() -> dict[str, list[Path]]:
@@ -110,15 +164,11 @@ def _photographs() -> dict[str, list[Path]]:
     return found
 
 
-def _build(folder: Path, photographs: dict[str, list[Path]], advance: Callable[[], None]) -> None:
-    for name in photographs:
+def _build(folder: Path, pictures: Sequence[_Picture], advance: Callable[[], None]) -> None:
+    for name in {os.path.dirname(picture.file) for picture in pictures}:
         (folder / name).mkdir()
     with ThreadPoolExecutor(available_cores()) as pool:
-        jobs = [
-            pool.submit(_render, paths[i % len(paths)], (number, i), folder / name / f"{name}_{i:03d}.jpg")
-            for number, (name, paths) in enumerate(photographs.items())
-            for i in range(IMAGES_PER_CLASS)
-        ]
+        jobs = [pool.submit(_render, picture.photograph, picture.key, folder / picture.file) for picture in pictures]
         try:
             for job in as_completed(jobs):
                 job.result()

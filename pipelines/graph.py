@@ -1,7 +1,7 @@
 """The DALI graph of an image loader: paths -> bytes -> header -> plan -> decode the box -> one fused operator.
 
-Files are read and decoded on DALI's own threads; Python runs twice per batch, for a few microseconds: to hand in
-paths and ids, and to plan the boxes.
+Files are read and decoded on DALI's own threads. Python runs once per batch for each of three small jobs: to hand in
+paths and ids, to plan the boxes, and to pack the fused operator's keys.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ def _encoded(spec: GraphSpec, feed: Feed) -> tuple[Any, ...]:
     paths, *keys = fn.external_source(
         source=feed, num_outputs=count, batch=True, ndim=ndim[:count], dtype=dtype[:count]
     )
-    # Mapping files instead of reading them costs 10 % of the loader's speed (page faults, unmapping).
     return (fn.io.file.read(paths, dont_use_mmap=True), *keys)
 
 

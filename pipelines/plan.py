@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.contract import PLAN_BLOCK, as_u64, threshold
 from has_dali.kernels.philox import philox4x32
 from has_dali.kernels.policy import checked_probability, checked_seed
@@ -123,7 +123,7 @@ class EvalPlan:
         return start, stop - start, (first - start).astype(np.float32), (last - start).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _plan_train(  # type: ignore[no-untyped-def]
     shapes, ids, epochs, seed, scale_low, scale_high, ratio_low, ratio_high, flip_below, start, shape, mirror
 ):
@@ -151,7 +151,7 @@ def _plan_train(  # type: ignore[no-untyped-def]
             start[n, 0], start[n, 1] = (height - box_h) // 2, (width - box_w) // 2
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _central_box(height, width, ratio_low, ratio_high):  # type: ignore[no-untyped-def]
     """Largest (height, width) of a box inside the image whose aspect ratio is within the bounds, at least 1 x 1."""
     box_h, box_w = height, width

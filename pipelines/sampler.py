@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import operator
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from has_dali.kernels.compiling import kernel
 from has_dali.kernels.contract import PLAN_BLOCK, as_u64
 from has_dali.kernels.philox import philox4x32
 from has_dali.kernels.policy import checked_seed
 
 # Counter block of the shuffle; crops and mirror (plan.py) take lower ones.
 SHUFFLE_BLOCK = PLAN_BLOCK + 512
+MAX_EPOCH = 2**32 - 1  # an epoch is one 32-bit word of the counter
 
 
 class Sampler:
@@ -68,6 +69,11 @@ class Sampler:
         return self._full + (not self.train and self._rest > self.rank)
 
     @property
+    def steps(self) -> int:
+        """Batches per epoch on the rank that has most; in evaluation this one may have one less."""
+        return self._full + (not self.train and self._rest > 0)
+
+    @property
     def samples_per_epoch(self) -> int:
         """Samples that all ranks together take in one epoch."""
         return self._full * self.global_batch if self.train else self.count
@@ -101,7 +107,7 @@ class Sampler:
         return order
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _shuffle_keys(keys, epoch, seed):  # type: ignore[no-untyped-def]
     """Fill ``keys`` (N,) uint64 with one 64-bit word per sample id 0..N-1."""
     for i in range(len(keys)):
@@ -109,12 +115,13 @@ def _shuffle_keys(keys, epoch, seed):  # type: ignore[no-untyped-def]
         keys[i] = (high << np.uint64(32)) | low
 
 
-def at_least(name: str, value: int, low: int) -> int:
-    """``value`` as an int of at least ``low``, or an error that names the argument."""
+def at_least(name: str, value: int, low: int, high: int | None = None) -> int:
+    """``value`` as an int from ``low`` to ``high`` (None: any), or an error that names the argument."""
+    wanted = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}={value!r}: expected an integer of at least {low}") from None
-    if number < low:
-        raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
+        raise TypeError(f"{name}={value!r}: expected {wanted}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name}={value!r}: expected {wanted}")
     return number

@@ -1,7 +1,8 @@
 """Mean and standard deviation of a training set, and what the files are like.
 
 The paper's definition: over all pixels of all training images, every pixel weighs the same, so a large image
-counts for more than a small one. Sums are whole numbers, so the result does not depend on order or threads.
+counts for more than a small one. Pixels are those that the loaders feed, from the same decoder: 16-bit images are
+scaled to 8 bits. Sums are whole numbers, so the result does not depend on order or threads.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from has_dali.kernels.threads import available_cores
 from has_dali.pipelines.pil import opened_image
 
 CHANNELS = 3
-_FILES_PER_JOB = 16
 _CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # Pillow's codes
 _HEADERS_READ = 2000
 
@@ -77,26 +75,24 @@ def pixel_statistics(
     Args:
         files: image files of any size.
         advance: called with the number of images just finished.
-        threads: decoding threads; the usable cores by default. They hold no GIL while they decode and add.
+        threads: decoding threads; the usable cores by default.
 
     Raises:
         ValueError: there are no files, or one cannot be decoded.
     """
     if not files:
         raise ValueError("files is empty: give at least one image")
+    from has_dali.pipelines.decode import decoded_images
+
     pixels = 0
     totals = [0] * (2 * CHANNELS)
-    with ThreadPoolExecutor(threads or available_cores()) as pool:
-        jobs = {pool.submit(_add_up, part): len(part) for part in _parts(files)}
-        try:
-            for job in as_completed(jobs):
-                count, sums = job.result()
-                pixels += count
-                totals = [a + b for a, b in zip(totals, sums, strict=True)]
-                advance(jobs[job])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for images in decoded_images(files, threads):
+        sums = np.zeros(2 * CHANNELS, np.uint64)
+        for image in images:
+            add_pixels(image.reshape(-1, CHANNELS), sums)
+            pixels += image.size // CHANNELS
+        totals = [a + int(b) for a, b in zip(totals, sums, strict=True)]
+        advance(len(images))
     return PixelStatistics(len(files), pixels, tuple(totals[:CHANNELS]), tuple(totals[CHANNELS:]))
 
 
@@ -140,27 +136,10 @@ def files_in_words(data: Mapping[str, Any]) -> str:
     )
 
 
-def _parts(files: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(files), _FILES_PER_JOB):
-        yield files[start : start + _FILES_PER_JOB]
-
-
-def _add_up(files: Sequence[str]) -> tuple[int, list[int]]:
-    """Pixels of some files, and their channel sums followed by their channel sums of squares."""
-    count = 0
-    totals = np.zeros(2 * CHANNELS, np.uint64)
-    for path in files:
-        with opened_image(path) as image:
-            pixels = np.asarray(image.convert("RGB")).reshape(-1, CHANNELS)
-        add_pixels(pixels, totals)
-        count += len(pixels)
-    return count, [int(total) for total in totals]
-
-
 @numba.njit("void(Array(uint8, 2, 'C', readonly=True), uint64[::1])", nogil=True, cache=True)
 def add_pixels(pixels: npt.NDArray[np.uint8], totals: npt.NDArray[np.uint64]) -> None:
     """Add (N, 3) pixels to three sums and three sums of squares."""
-    for start in range(0, len(pixels), 65536):  # 65,536 squares of a byte fit 32 bits, which vectorise better
+    for start in range(0, len(pixels), 65536):  # 65,536 squares of a byte fit 32 bits
         stop = min(len(pixels), start + 65536)
         s0 = s1 = s2 = q0 = q1 = q2 = np.uint32(0)
         for i in range(start, stop):

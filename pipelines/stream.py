@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from has_dali.pipelines import broken, graph
-from has_dali.pipelines.sampler import Sampler
+from has_dali.pipelines.sampler import MAX_EPOCH, Sampler
 from has_dali.pipelines.sources import FileSource
 
 Position: TypeAlias = tuple[int, int]  # epoch, index of the batch within the epoch
@@ -40,7 +40,7 @@ class Feeder:
 
     def __call__(self) -> graph.Inputs:
         epoch, index = self.next
-        if index >= len(self._sampler):
+        if index >= len(self._sampler) or epoch > MAX_EPOCH:
             raise StopIteration
         ids = self._sampler.ids(epoch, index)
         self.scheduled.append(Scheduled(self.next, ids))
@@ -50,7 +50,7 @@ class Feeder:
 
 
 class BatchStream:
-    """Any batch by position; cheap when the positions asked for follow one another.
+    """Any batch by position, computed ahead of the reader as long as positions follow one another.
 
     The pipeline is built at the first batch and lives as long as the stream. A position that does not follow drops
     the work under way, at most ``prefetch`` batches.

@@ -82,6 +82,14 @@ def test_bad_input_leaves_nothing(
     assert not out.exists()
 
 
+def test_bad_images_leave_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data" / "ant").mkdir(parents=True)
+    (tmp_path / "data" / "ant" / "text.jpg").write_text("no image")
+    assert main(["demo", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "new" / "demo")]) == 2
+    assert "text.jpg" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_out_is_a_file(tmp_path: Path, jpeg_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").write_text("mine")
     assert main(["demo", "--data", str(jpeg_folder), "--out", str(tmp_path / "demo")]) == 2

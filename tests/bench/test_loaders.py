@@ -106,6 +106,8 @@ def test_ratios_and_bars(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     verdicts = {bar.peer: loaders._bar_row(report, bar)[-1] for bar in loaders.BARS}
     assert verdicts == {CEILING: "yes", OURS_PLAIN: "NO", "dali": "aim", "torchvision": "yes"}
+    assert "the decode ceiling itself is 5.0x torchvision here" in out
+    assert report.to_dict()["ceiling_over_torchvision"]["median"] == 5.0
     assert "4.50" in out and "1.80x" in out and "page cache warm" in out and "unstable" not in out
     report.rates[OURS] = timing.Summary((900.0, 500.0, 1300.0))
     loaders.show_report(Terminal(), report)

@@ -53,9 +53,11 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         check_writable(tmp_path / "none" / "x.json")
     with pytest.raises(IsADirectoryError, match="give the name of a file"):
         check_writable(tmp_path)
-    with pytest.raises(NotADirectoryError, match="is a file; give the name of a folder"):
-        output_folder(file)
-    assert output_folder(tmp_path / "a" / "b").is_dir()
+    with pytest.raises(NotADirectoryError, match="is a file; give the name of a folder"), output_folder(file):
+        pass
+    with output_folder(tmp_path / "a" / "b") as folder:
+        assert folder.is_dir()
+    assert folder.is_dir()
 
 
 def test_progress_and_markup_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +77,24 @@ def test_table_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal(quiet=True).table("Title", ["what"], [["row"]])
     Terminal(quiet=True).say("row")
     assert capsys.readouterr().out == ""
+
+
+def test_output_folders_that_stay_empty_go_again(tmp_path: Path) -> None:
+    for name, kept in (("empty", False), ("used", True)):
+        with pytest.raises(ValueError, match="stop"), output_folder(tmp_path / "new" / name) as folder:
+            if kept:
+                (folder / "part.png").touch()
+            raise ValueError("stop")
+        assert folder.exists() is kept and (tmp_path / "new").exists() is kept
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="stop"), output_folder(tmp_path / "mine"):
+        raise ValueError("stop")
+    assert (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
+def test_errors_name_the_given_path() -> None:
+    for attempt in (check_writable, lambda path: write_json(path, 1)):
+        with pytest.raises(OSError, match=r"^/proc/x\.json: ") as caught:
+            attempt(Path("/proc/x.json"))
+        assert ".part" not in str(caught.value)

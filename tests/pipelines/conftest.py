@@ -1,8 +1,7 @@
-"""Small image folders that the tests render themselves, and the real data where it is present."""
+"""A small image folder that the tests render themselves."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +29,3 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = render(*SIZES[n % len(SIZES)], seed=n)
         (image.convert("L") if n % 3 == 2 else image).save(folder / f"{n:03}.jpg", quality=92)
     return root
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets that HAS_DALI_DATA names."""
-    root = os.environ.get("HAS_DALI_DATA")
-    if not root or not Path(root).is_dir():
-        pytest.skip("HAS_DALI_DATA names no folder of real data")
-    return Path(root)

@@ -84,9 +84,23 @@ def test_bad_options_of_show(
     assert not out.exists()
 
 
+def test_a_sheet_too_large_for_memory_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "new", lambda *_: pytest.fail("the sheet was allocated"))
+    out = tmp_path / "sheet.png"
+    assert main(["show", str(data), "--size", "4096", "--epochs", "4096", "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "4 images x 4101 columns of 4096 pixels" in err and "at most 80 million pixels; lower --images" in err
+    assert err.count("\n") == 1 and not out.exists()
+
+
 def test_out_cannot_be_written(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(data), "--out", str(tmp_path / "none" / "s.png")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    assert main(["show", str(data), "--out", "/proc/x.png"]) == 2
+    err = capsys.readouterr().err
+    assert "/proc/x.png: " in err and ".part" not in err
     assert main(["show", str(data), "--out", str(data)]) == 2
     assert "is a folder" in capsys.readouterr().err
 
@@ -103,5 +117,5 @@ def test_bad_data(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     (where / "empty" / "text.jpg").write_text("no image")
     assert main([command, str(where), *out]) == 2
     err = capsys.readouterr().err
-    assert "text.jpg" in err and "no image" in err and err.count("\n") == 1
+    assert "text.jpg" in err and ("no image" in err or "not an image" in err) and err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["where"]

@@ -68,3 +68,8 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
     path.write_text("no image")
     with pytest.raises(ValueError, match=r"text\.jpg: is no image"):
         contact_sheet.render([(0, str(path))], contact_sheet.columns(HideAndSeek(), 1), FILL, SIZE)
+
+
+def test_16_bit_images_are_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 100 * 257, np.uint16)).save(tmp_path / "deep.png")
+    assert (contact_sheet._centre_crop(str(tmp_path / "deep.png"), 16) == 100).all()

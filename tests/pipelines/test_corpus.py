@@ -1,7 +1,12 @@
-"""The embedded corpus: the same pictures everywhere, like ImageNet in what decoding costs, never half built."""
+"""The embedded corpus: the same choices everywhere, like ImageNet in what decoding costs, never half built."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +62,53 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         corpus.ensure_corpus(tmp_path / "corpus", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_images_are_made_again(tmp_path: Path, folder: Path) -> None:
+    damaged = tmp_path / "corpus"
+    shutil.copytree(folder, damaged)
+    shutil.rmtree(damaged / "coffee")
+    (damaged / "retina" / "retina_005.jpg").write_bytes(b"")
+    (damaged / "notes.txt").write_text("mine")
+    made: list[None] = []
+    assert corpus.ensure_corpus(damaged, lambda: made.append(None)) == damaged
+    assert len(made) == corpus.IMAGES_PER_CLASS + 1
+    assert len(folder_source(damaged)) == corpus.corpus_size()
+    name = Path("retina") / "retina_005.jpg"
+    assert (damaged / name).read_bytes() == (folder / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"] and (damaged / "notes.txt").exists()
+
+
+def test_an_emptied_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    assert len(folder_source(corpus.ensure_corpus(tmp_path / "corpus"))) == corpus.corpus_size()
+
+
+def test_abandoned_temporaries_are_removed(tmp_path: Path, folder: Path) -> None:
+    whole = tmp_path / "corpus"
+    shutil.copytree(folder, whole)
+    old, young, other = (tmp_path / name for name in (".corpus.aaa", ".corpus.bbb", ".else.ccc"))
+    for path in (old, young, other):
+        (path / "coffee").mkdir(parents=True)
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    corpus.ensure_corpus(whole)
+    assert not old.exists() and young.exists() and other.exists()
+
+
+def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from has_dali.cli import run_guarded; from has_dali.pipelines import corpus;"
+        "from pathlib import Path; started = lambda: (print('started', flush=True), time.sleep(60));"
+        "sys.exit(run_guarded('x', lambda: corpus.ensure_corpus(Path(sys.argv[1]), started)))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "corpus")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 

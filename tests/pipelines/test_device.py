@@ -2,72 +2,108 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from nvidia.dali import fn
+from nvidia.dali.backend import GetCUDADeviceCount  # type: ignore[attr-defined]
 
+from has_dali import doctor
+from has_dali.kernels import dispatch
 from has_dali.kernels.policy import HideAndSeek
-from has_dali.pipelines import EvalPlan, TrainPlan, device, graph
+from has_dali.pipelines import EvalPlan, FileSource, Sampler, TrainPlan, device, graph, stream
 
 
 @pytest.fixture
-def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "cuda_problems", lambda: {"cupy": None, "numba-cuda": None})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(device, "FUSED_DEVICES", ("cpu", "cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(
-    ("asked", "expected", "reason"),
+    ("asked", "expected"),
     [
-        ("auto", "cuda:1", "auto: the current CUDA device"),
-        ("gpu", "cuda:1", "as asked"),
-        ("cuda", "cuda:1", "as asked"),
-        ("cuda:3", "cuda:3", "as asked"),
-        (torch.device("cuda", 2), "cuda:2", "as asked"),
-        ("cpu", "cpu", "as asked"),
+        ("auto", "cuda:1"),
+        ("gpu", "cuda:1"),
+        ("cuda", "cuda:1"),
+        ("cuda:0", "cuda:0"),
+        (torch.device("cuda", 0), "cuda:0"),
     ],
 )
-def test_choice_with_a_gpu(asked: str | torch.device, expected: str, reason: str) -> None:
-    assert device.choose_device(asked) == (torch.device(expected), reason)
+def test_choice_with_gpus(asked: str | torch.device, expected: str) -> None:
+    assert device.choose_device(asked) == (torch.device(expected), "cupy: a CUDA device is here")
 
 
-@pytest.mark.usefixtures("one_gpu")
-def test_no_gpu_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "FUSED_DEVICES", ("cpu",))
-    assert device.choose_device("auto")[0] == torch.device("cpu")
-    with pytest.raises(RuntimeError, match="device='cuda': the fused operator of this version runs on the CPU only"):
-        device.choose_device("cuda")
-
-
-def test_choice_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("two_gpus")
+def test_choices_that_do_not_fit_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.choose_device("cpu") == (torch.device("cpu"), "device='cpu' was asked for")
+    with pytest.raises(RuntimeError, match=r"device='cuda:2': there are 2 CUDA devices, counted from 0"):
+        device.choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device.choose_device("auto") == (torch.device("cpu"), "auto: no CUDA device found")
-    with pytest.raises(RuntimeError, match="device='cuda:0': no CUDA device found; use device='auto' or 'cpu'"):
-        device.choose_device("cuda:0")
+    with pytest.raises(RuntimeError, match=r"device='cuda': cupy finds a CUDA device, but torch .* does not"):
+        device.choose_device("cuda")
+    chosen, reason = device.choose_device("auto")
+    assert chosen == torch.device("cpu") and reason.startswith("auto: cupy finds a CUDA device, but torch")
+
+
+def test_without_kernels_for_the_gpu_the_doctor_and_the_loader_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch alone sees a GPU: nothing could hide on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(dispatch, "cuda_problems", lambda: {"cupy": "CuPy is ill", "numba-cuda": "numba-cuda too"})
+    reason = "CuPy is ill; numba-cuda too"
+    assert doctor._check_backend() == f"cpu: {reason}"
+    assert device.choose_device("auto") == (torch.device("cpu"), f"auto: {reason}")
+    for asked in ("gpu", "cuda", "cuda:0"):
+        with pytest.raises(RuntimeError, match=f"device='{asked}': {reason}; use device='auto' or 'cpu'"):
+            device.choose_device(asked)
 
 
 @pytest.mark.parametrize("asked", ["tpu", "meta", 3.5, None])
 def test_unknown_device(asked: object) -> None:
-    with pytest.raises(ValueError, match="expected 'auto', 'cpu', 'cuda' or 'cuda:N'"):
+    with pytest.raises(ValueError, match="expected 'auto', 'cpu', 'cuda', 'gpu' or 'cuda:N'"):
         device.choose_device(asked)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("plan", [TrainPlan(), EvalPlan()])
-def test_gpu_graph_can_be_defined(monkeypatch: pytest.MonkeyPatch, plan: TrainPlan | EvalPlan) -> None:
-    """Decoding is mixed and the images reach the fused operator on the GPU; a stock operator stands for it."""
-    seen = []
-
-    def fused(images: object, policy: object, **options: object) -> object:
-        seen.append((images.device, policy, options.get("sample_ids"), options["size"]))  # type: ignore[attr-defined]
-        return fn.crop_mirror_normalize(images)
-
-    monkeypatch.setattr(graph.hfn, "resize_mirror_normalize_hide", fused)
+@pytest.mark.parametrize("plan", [TrainPlan(), EvalPlan(64, 72)])
+@pytest.mark.parametrize(("dtype", "channels_last"), [("float32", False), ("float16", True)])
+def test_gpu_graph_up_to_the_driver(
+    image_folder: Path,
+    plan: TrainPlan | EvalPlan,
+    dtype: str,
+    channels_last: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The whole graph, real fused operator included; what is left is DALI's own wish for a driver."""
     policy = HideAndSeek() if isinstance(plan, TrainPlan) else None
-    spec = graph.GraphSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, "float32", False, True)
-    pipeline = graph.build(spec, lambda: (), batch_size=8, threads=2, prefetch=2, device_id=0)
+    spec = graph.GraphSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, dtype, channels_last, True)
+    source = FileSource(sorted(image_folder.rglob("*.jpg")))
+    feeder = stream.Feeder(spec, source, Sampler(len(source), 8, train=policy is not None))
+    fused, seen = graph.hfn.resize_mirror_normalize_hide, []
+
+    def watched(images: Any, *args: Any, **options: Any) -> Any:
+        output = fused(images, *args, **options)
+        seen.append((images.device, output.device))
+        return output
+
+    monkeypatch.setattr(graph.hfn, "resize_mirror_normalize_hide", watched)
+    pipeline = graph.build(spec, feeder, batch_size=8, threads=2, prefetch=2, device_id=0)
     assert pipeline.device_id == 0
-    ((where, given, ids, size),) = seen
-    assert where == "gpu" and given is policy
-    assert (ids is None, size) == ((False, (64, 64)) if policy else (True, None))
+    assert seen == [("gpu", "gpu")]
+    if _gpus() == 0:
+        with pytest.raises(RuntimeError, match=r"(?i)cuda"):
+            pipeline.build()
+        return
+    pipeline.build()
+    (images,) = pipeline.run()
+    assert tuple(images.shape()[0]) == ((64, 64, 3) if channels_last else (3, 64, 64))
+
+
+def _gpus() -> int:
+    try:
+        return int(GetCUDADeviceCount())
+    except RuntimeError:
+        return 0

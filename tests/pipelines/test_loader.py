@@ -128,8 +128,8 @@ def test_eval_is_resize_and_centre_crop(image_folder: Path) -> None:
             assert np.abs(image.numpy().transpose(1, 2, 0) - expected).max() <= 2
 
 
-def test_eval_of_real_images_is_torchvisions(real_data: Path) -> None:
-    files = sorted((real_data / "imagenet-sample" / "train").rglob("*.JPEG"))[::10]
+def test_eval_of_real_images_is_torchvisions(data_root: Path) -> None:
+    files = sorted((data_root / "imagenet-sample" / "train").rglob("*.JPEG"))[::10]
     for batch in image_loader(files, 8, train=False, mean=0.0, std=1.0):
         for image, sample_id in zip(batch["image"], batch["id"], strict=True):
             source = Image.open(files[int(sample_id)]).convert("RGB")

@@ -64,9 +64,9 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     assert np.abs(batch["image"][0].numpy().transpose(1, 2, 0) - expected).max() <= 1
 
 
-def test_odd_real_files(real_data: Path) -> None:
+def test_odd_real_files(data_root: Path) -> None:
     """Files that Pillow decodes load, but for three; no other file gives an image without an error."""
-    folder = real_data / "odd-jpegs"
+    folder = data_root / "odd-jpegs"
     with open(folder / "expected.csv", newline="") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == 40
@@ -137,16 +137,25 @@ def test_resume_behind_a_broken_batch(tmp_path: Path) -> None:
         ({"policy": "imagenet"}, TypeError, "policy='imagenet': expected a HideAndSeek or None"),
         ({"on_error": "skip"}, ValueError, "on_error='skip': only 'raise' is supported"),
         ({"dtype": "int8"}, ValueError, "dtype='int8': expected one of 'float32', 'float16'"),
-        ({"size": 0}, ValueError, "size=0: expected an integer of at least 1"),
+        ({"size": 0}, ValueError, "size=0: expected an integer from 1 to 65535"),
         ({"threads": 0}, ValueError, "threads=0"),
         ({"prefetch": 0}, ValueError, "prefetch=0"),
         ({"batch_size": 31}, ValueError, "batch_size=31: .* does not fit into 30 training samples"),
         ({"train": False, "resize": 100}, ValueError, "resize=100: expected at least size=224"),
         ({"train": False, "resize": 0}, ValueError, "resize=0"),
+        ({"resize": 256}, ValueError, r"resize=256: training crops at random \(train=True\)"),
+        ({"size": 70000}, ValueError, "size=70000: expected an integer from 1 to 65535"),
+        ({"train": "val"}, TypeError, "train='val': expected True or False"),
+        ({"train": 1}, TypeError, "train=1: expected True or False"),
+        ({"channels_last": "no"}, TypeError, "channels_last='no': expected True or False"),
+        ({"antialias": None}, TypeError, "antialias=None: expected True or False"),
+        ({"train": False, "scale": (0.0, 1.0)}, ValueError, r"scale=\(0\.0, 1\.0\): expected two numbers"),
+        ({"train": False, "ratio": 3}, TypeError, "ratio=3: expected two numbers"),
+        ({"train": False, "mirror": -1.0}, ValueError, "mirror=-1.0"),
         ({"mean": (1.0, 2.0)}, ValueError, r"mean=\(1\.0, 2\.0\): expected one number or 3"),
         ({"std": 0.0}, ValueError, "std=0.0: expected numbers above 0"),
         ({"mirror": 2.0}, ValueError, "mirror=2.0"),
-        ({"device": "tpu"}, ValueError, "device='tpu': expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ({"device": "tpu"}, ValueError, "device='tpu': expected 'auto', 'cpu', 'cuda', 'gpu' or 'cuda:N'"),
         ({"labels": [1]}, ValueError, "labels: only a list of files takes labels"),
     ],
 )
@@ -160,7 +169,7 @@ def test_choices_are_logged(image_folder: Path, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO, logger="has_dali"):
         loader = image_loader(image_folder, 4, train=True, device="cpu", threads=3)
     assert loader.device == torch.device("cpu")
-    assert "30 images on cpu (as asked), 3 threads" in caplog.text
+    assert "30 images on cpu (device='cpu' was asked for), 3 threads" in caplog.text
     assert "30 images, 7 batches of 4" in repr(loader)
 
 

@@ -68,6 +68,47 @@ def test_resume_with_another_world_size(image_folder: Path) -> None:
         assert torch.equal(batch["image"], torch.cat([half[index]["image"] for half in halves]))
 
 
+@pytest.mark.parametrize("images", [10, 3])
+@pytest.mark.parametrize("giver", range(4))
+def test_any_ranks_evaluation_state_fits_every_rank(image_folder: Path, images: int, giver: int) -> None:
+    """The last global batch is short, so the high ranks have one step less than the others."""
+    files = sorted(image_folder.rglob("*.jpg"))[:images]
+    batch_size = 2 if images == 10 else 1  # of 3 images, rank 3 gets none at all
+
+    def loader(rank: int) -> ImageLoader:
+        return image_loader(files, batch_size, train=False, size=16, device="cpu", rank=rank, world_size=4)
+
+    whole = [list(loader(rank)) for rank in range(4)]
+    assert len(whole[0]) == len(whole[3]) + 1
+    done = 1 if images == 10 else 0
+    first = loader(giver)
+    batches = iter(first)
+    for _ in range(done):
+        next(batches)
+    state = first.state_dict()
+    assert state == {"version": 1, "seed": 0, "epoch": 0, "samples": done * 4 * batch_size}
+    for rank in range(4):
+        resumed = loader(rank)
+        resumed.load_state_dict(state)
+        assert _same(list(resumed), whole[rank][done:])
+        assert resumed.epoch == 1
+        assert _same(list(resumed), whole[rank])
+
+
+def test_epochs_are_32_bit(image_folder: Path) -> None:
+    loader = _loader(image_folder)
+    for epoch in (2**32, -1):
+        with pytest.raises(ValueError, match=f"epoch={epoch}: expected an integer from 0 to 4294967295"):
+            loader.set_epoch(epoch)
+    with pytest.raises(ValueError, match=r"state\['epoch'\]=4294967296: expected"):
+        loader.load_state_dict({"version": 1, "seed": 0, "epoch": 2**32, "samples": 0})
+    loader.set_epoch(2**32 - 1)
+    assert len(list(loader)) == len(loader)
+    assert not loader._stream._feeder.scheduled  # working ahead stopped at the last epoch
+    with pytest.raises(ValueError, match="epoch=4294967296"):
+        iter(loader)
+
+
 def test_leaving_a_loop_early_starts_the_next_epoch(image_folder: Path) -> None:
     whole = _loader(image_folder)
     epochs = [list(whole) for _ in range(3)]

@@ -29,8 +29,8 @@ def test_odd_names_and_other_files(tmp_path: Path) -> None:
     assert source.encoded_path(0).tobytes() == os.fsencode(theirs.samples[0][0])
 
 
-def test_real_folder(real_data: Path) -> None:
-    root = real_data / "tiny-imagenet-20" / "train"
+def test_real_folder(data_root: Path) -> None:
+    root = data_root / "tiny-imagenet-20" / "train"
     source, theirs = open_source(root), ImageFolder(str(root))
     assert [source.path(i) for i in range(len(source))] == [path for path, _ in theirs.samples]
     assert source.labels.tolist() == theirs.targets

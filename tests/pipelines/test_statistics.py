@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from has_dali.pipelines import statistics
+from has_dali.pipelines import image_loader, statistics
 
 
 def png(path: Path, pixels: npt.NDArray[np.uint8]) -> str:
@@ -46,6 +46,29 @@ def test_order_and_threads_do_not_matter(files: list[str]) -> None:
 def test_gray_counts_as_rgb(tmp_path: Path) -> None:
     result = statistics.pixel_statistics([png(tmp_path / "g.png", np.full((5, 4), 77, np.uint8))])
     assert result.mean == (77.0, 77.0, 77.0) and result.std == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_16_bit_images_count_as_the_loader_feeds_them(tmp_path: Path, extension: str) -> None:
+    """DALI scales them to 8 bits; Pillow's conversion to RGB would clip them."""
+    deep = np.random.default_rng(0).integers(0, 65536, (48, 48)).astype(np.uint16)
+    file = tmp_path / f"deep.{extension}"
+    Image.fromarray(deep).save(file)
+    (batch,) = image_loader(
+        [file], 1, train=False, size=48, resize=48, device="cpu", mean=0.0, std=1.0, antialias=False
+    )
+    result = statistics.pixel_statistics([str(file)])
+    assert result.mean == pytest.approx(batch["image"].mean((0, 2, 3)).tolist(), rel=1e-6)
+    assert result.mean[0] == np.rint(deep / 257).mean()
+
+
+def test_cmyk_counts_as_the_loader_feeds_it(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 48, 4)).astype(np.uint8)
+    file = tmp_path / "print.jpg"
+    Image.fromarray(pixels, "CMYK").save(file)
+    (batch,) = image_loader([file], 1, train=False, size=48, resize=48, device="cpu", mean=0.0, std=1.0)
+    expected = batch["image"].mean((0, 2, 3)).tolist()
+    assert statistics.pixel_statistics([str(file)]).mean == pytest.approx(expected, rel=1e-6)
 
 
 def test_sums_do_not_overflow() -> None:
