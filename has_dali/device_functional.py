@@ -24,7 +24,7 @@ def hide_on_device(
     if backend in ("cpu", "reference"):
         raise ValueError(f"hide: backend={backend!r}: the batch is on a CUDA device; copy it to the CPU, or use 'auto'")
     kernels = dispatch.cuda_kernels(backend)
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     is_torch = torch is not None and isinstance(batch, torch.Tensor)
     check_out(batch, out, type(batch))
     if not is_torch:
@@ -39,8 +39,8 @@ def hide_on_device(
         target = None if result is batch else result
     with torch.cuda.device(batch.device):
         stream = torch.cuda.current_stream(batch.device).cuda_stream
-        keys = (_torch_keys(value, batch.device) for value in (sample_ids, epoch))
-        _launch(kernels, batch, policy, *keys, fill, layout, batch if target is None else target, dtype, stream)
+        ids, epochs = _torch_keys(sample_ids, batch.device), _torch_keys(epoch, batch.device)
+        _launch(kernels, batch, policy, ids, epochs, fill, layout, batch if target is None else target, dtype, stream)
     return result
 
 

@@ -147,8 +147,8 @@ def resize_mirror_normalize_hide(
         policy, p_node = _hide_probability(name, policy, p_hide)
     seen = {"mirror": mirror, "p_hide": p_node, "shapes": images.shape()}
     keys = keys_node(ResizeKeys(name, channels), sample_ids=sample_ids, epoch=epoch, **seen)
-    constants = {"mean": mean, "std": std, "fill_value": fill_value}
-    options = {"size": extent, "antialias": bool(antialias), "output_layout": output_layout}
+    constants: dict[str, Any] = {"mean": mean, "std": std, "fill_value": fill_value}
+    options: dict[str, Any] = {"size": extent, "antialias": bool(antialias), "output_layout": output_layout}
     if device == "gpu":
         options |= {**constants, "dtype": NUMPY_DTYPES[dtype]}
         callback = ResizeCallback(launcher_for(device), policy, p_node is not None, options, name)

@@ -111,7 +111,7 @@ def _run(
 
 def _overlaps(a: npt.NDArray, b: npt.NDArray) -> bool:
     try:
-        return bool(np.shares_memory(a, b, max_work=_OVERLAP_WORK))
+        return bool(np.shares_memory(a, b, max_work=_OVERLAP_WORK))  # type: ignore[arg-type]
     except RuntimeError:  # too hard to tell: strides that hardly occur
         return True
 

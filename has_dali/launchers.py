@@ -130,4 +130,5 @@ def _capsule(sample: Any, device: tuple[int, int], owner: Any) -> Any:
     if not isinstance(sample, tuple):
         interface = sample.__cuda_array_interface__
         sample = (interface["data"][0], tuple(interface["shape"]), interface["typestr"])
-    return dlpack.capsule_of(*sample, device, owner)
+    pointer, shape, typestr = sample
+    return dlpack.capsule_of(pointer, shape, typestr, device, owner)

@@ -69,9 +69,8 @@ class _HideAndSeekModule(nn.Module):
         if not 0 < momentum <= 1:
             raise ValueError(f"{type(self).__name__}: momentum={momentum!r}: expected a number above 0, at most 1")
         self.policy, self.fill, self.momentum = policy, fill, momentum
-        self.register_buffer("running_mean", None)
-        if fill == "running_mean":
-            self.register_buffer("running_mean", torch.zeros(0))
+        self.running_mean: torch.Tensor
+        self.register_buffer("running_mean", torch.zeros(0) if fill == "running_mean" else None)
 
     def forward(self, batch: torch.Tensor, sample_ids: torch.Tensor | None = None, epoch: int = 0) -> torch.Tensor:
         """``batch`` with hidden cells in training, ``batch`` itself in evaluation.
