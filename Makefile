@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format wheel bench clean
+.PHONY: demo test lint format wheel gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/has-dali demo --out demo $(if $(DATA),--data $(DATA))
@@ -18,6 +18,11 @@ $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(CUDA),train,bench,dev]"
 	touch $@
+
+# On a machine with a GPU: every check that needs one, and a report of the figures.
+gpu-check: $(STAMP)
+	mkdir -p build
+	HAS_DALI_GPU_REPORT=$(or $(REPORT),build/gpu_report.json) $(BIN)/python -m pytest -m gpu tests/gpu -v
 
 # mypy sees the installed namespace through a tree of links: build/types/has_dali/{kernels,pipelines,...}.
 lint: $(STAMP)
@@ -37,4 +42,5 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
+	find . -path ./$(VENV) -prune -o -name "*.nb[ic]" -exec rm {} +
 	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 from has_dali.kernels import dispatch
@@ -71,5 +70,4 @@ def _cupy_stream(batch: Any) -> int:
     cupy = sys.modules.get("cupy")
     if cupy is None or not isinstance(batch, cupy.ndarray):
         return 0
-    with batch.device or nullcontext():
-        return int(cupy.cuda.get_current_stream().ptr)
+    return int(cupy.cuda.get_current_stream().ptr)

@@ -112,6 +112,23 @@ class CudaLauncher:
         return self._module
 
 
+def warm_up_resize(policy: HideAndSeek | None, batch_size: int, device_index: int, **options: Any) -> None:
+    """Compile what a GPU pipeline's ``resize_mirror_normalize_hide`` will launch, so that no batch waits for it.
+
+    Args:
+        policy: as the operator gets it.
+        batch_size: as the pipeline has it.
+        device_index: CUDA device.
+        options: size, dtype, output_layout and antialias, as ``kernels.gpu.warm_up_resize`` takes them.
+    """
+    import torch
+
+    with torch.cuda.device(device_index):
+        compile_ahead = getattr(dispatch.cuda_kernels(), "warm_up_resize", None)
+        if compile_ahead is not None:  # numba-cuda compiles at its first launch
+            compile_ahead(policy, batch_size, keys_on_device=True, ragged=True, **options)
+
+
 def _column(keys: TensorView, word: int) -> TensorView:
     """One word of every key, as a strided (N,) view."""
     item = keys.dtype.itemsize

@@ -128,9 +128,16 @@ def _per_sample(name: str, value: Any, count: int, on_host: Callable[[Any], PerS
     buffer = buffer_of(name, value)
     if buffer.dtype.kind not in "iu" or buffer.dtype.itemsize != 8:
         raise TypeError(f"{name}: on the device expected int64 or uint64, got {buffer.dtype}")
-    if math.prod(buffer.shape) != count or not buffer.contiguous:
-        raise ValueError(f"{name}: expected {count} dense values, one per sample, got shape {buffer.shape}")
-    return DeviceArray(buffer.pointer)
+    if math.prod(buffer.shape) != count:
+        raise ValueError(f"{name}: expected {count} values, one per sample, got shape {buffer.shape}")
+    if buffer.contiguous:
+        return DeviceArray(buffer.pointer)
+    step, rest = divmod(buffer.strides[0], buffer.dtype.itemsize)
+    if len(buffer.shape) != 1 or rest or step < 1:
+        raise ValueError(
+            f"{name}: expected evenly spaced values, got strides {buffer.strides} (bytes); copy them first"
+        )
+    return DeviceArray(buffer.pointer, step)
 
 
 def sample_keys(

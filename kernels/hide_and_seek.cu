@@ -93,6 +93,7 @@ struct Keys {
   const u64* epochs;
   const u64* thresholds;
   const u64* mirrors;
+  u64 stride;  // from sample to sample in each of these, in elements
   SampleKey shared_by_all;
 };
 
@@ -146,10 +147,10 @@ static_assert(sizeof(Cells) == 64, "launch.py leaves 64 bytes for Cells");
 
 DEVICE SampleKey sample_key(const Keys& keys, const SampleKey* table, u32 sample) {
   SampleKey key = table ? table[sample] : keys.shared_by_all;
-  if (keys.ids) key.id = keys.ids[sample];
-  if (keys.epochs) key.epoch = (u32)keys.epochs[sample];
-  if (keys.thresholds) key.threshold = keys.thresholds[sample];
-  if (keys.mirrors) key.mirror = keys.mirrors[sample] != 0;
+  if (keys.ids) key.id = keys.ids[sample * keys.stride];
+  if (keys.epochs) key.epoch = (u32)keys.epochs[sample * keys.stride];
+  if (keys.thresholds) key.threshold = keys.thresholds[sample * keys.stride];
+  if (keys.mirrors) key.mirror = keys.mirrors[sample * keys.stride] != 0;
   return key;
 }
 

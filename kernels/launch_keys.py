@@ -18,9 +18,10 @@ MAX_GRID = 2**31 - 1
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """(N,) 64-bit integers that already are on the device, by address."""
+    """(N,) 64-bit integers that already are on the device, by address; ``stride`` elements from one to the next."""
 
     pointer: int
+    stride: int = 1
 
 
 PerSample = int | npt.NDArray[np.integer] | DeviceArray
@@ -77,10 +78,14 @@ def set_keys(arguments: np.ndarray, keys: SampleKeys, samples: slice) -> None:
     fields = arguments["keys"]
     values = {"ids": keys.ids, "epochs": keys.epochs, "thresholds": keys.thresholds, "mirrors": keys.mirrors}
     table = arguments["table"][0, : samples.stop - samples.start] if "table" in (arguments.dtype.names or ()) else None
+    strides = {value.stride for value in values.values() if isinstance(value, DeviceArray)}
+    if len(strides) > 1:
+        raise ValueError(f"keys: expected one stride for all on the device, got {sorted(strides)}; copy them apart")
+    fields["stride"] = max(strides, default=1)
     for name, value in values.items():
         single = name[:-1]
         if isinstance(value, DeviceArray):
-            fields[name] = value.pointer + 8 * samples.start
+            fields[name] = value.pointer + 8 * value.stride * samples.start
         elif table is None:
             fields["shared_by_all"][single] = value
         else:

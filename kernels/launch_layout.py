@@ -24,7 +24,7 @@ PATCH_CAPACITIES = (16, 512)
 
 SAMPLE_KEY = np.dtype([("id", "u8"), ("threshold", "u8"), ("epoch", "u4"), ("mirror", "u4")], align=True)
 KEYS = np.dtype(
-    [("ids", "u8"), ("epochs", "u8"), ("thresholds", "u8"), ("mirrors", "u8"), ("shared_by_all", SAMPLE_KEY)],
+    [(name, "u8") for name in ["ids", "epochs", "thresholds", "mirrors", "stride"]] + [("shared_by_all", SAMPLE_KEY)],
     align=True,
 )
 IMAGE = np.dtype([("input", "u8"), ("output", "u8"), ("height", "u4"), ("width", "u4")], align=True)

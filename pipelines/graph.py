@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nvidia.dali import Pipeline, fn, types
 
 import has_dali.fn as hfn
+from has_dali import launchers
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.operators import BatchOperator, as_numpy
 from has_dali.pipelines.plan import EvalPlan, TrainPlan
@@ -60,6 +61,20 @@ def build(spec: GraphSpec, feed: Feed, batch_size: int, threads: int, prefetch: 
         images = _eval_images if isinstance(spec.plan, EvalPlan) else _train_images
         pipeline.set_outputs(images(spec, encoded, keys, device_id))
     return pipeline
+
+
+def warm_up(spec: GraphSpec, batch_size: int, device_id: int) -> None:
+    """Compile the kernel of a GPU pipeline before its first batch."""
+    training = not isinstance(spec.plan, EvalPlan)
+    launchers.warm_up_resize(
+        spec.policy,
+        batch_size,
+        device_id,
+        size=(spec.size, spec.size) if training else None,
+        dtype=spec.dtype,
+        output_layout="HWC" if spec.channels_last else "CHW",
+        antialias=spec.antialias,
+    )
 
 
 def build_decoder(spec: GraphSpec, feed: Feed) -> Pipeline:

@@ -86,6 +86,8 @@ class BatchStream:
             RuntimeError: a file cannot be read or decoded; names it.
         """
         if self._pipeline is None:
+            if self._device_id is not None:
+                graph.warm_up(self.spec, self._sampler.batch_size, self._device_id)
             self._pipeline = graph.build(
                 self.spec, self._feeder, self._sampler.batch_size, self._threads, self._prefetch, self._device_id
             )

@@ -58,9 +58,13 @@ class Job:
 def on_device(keys):
     """The same keys by address, as arrays on the device are given, and the arrays."""
     values = {name: getattr(keys, name) for name in ("ids", "epochs", "thresholds", "mirrors")}
-    arrays = {n: aligned_copy(v.astype(np.uint64)) for n, v in values.items() if isinstance(v, np.ndarray)}
-    addresses = {name: DeviceArray(array.ctypes.data) for name, array in arrays.items()}
-    return SampleKeys(**{**values, **addresses}), list(arrays.values())
+    names = [name for name, value in values.items() if isinstance(value, np.ndarray)]
+    if not names:
+        return keys, []
+    # Side by side, as the DALI operators pack them: every array strides over the others.
+    packed = aligned_copy(np.stack([values[name].astype(np.uint64) for name in names], axis=1))
+    addresses = {name: DeviceArray(packed.ctypes.data + 8 * i, len(names)) for i, name in enumerate(names)}
+    return SampleKeys(**{**values, **addresses}), [packed]
 
 
 def bits(array):

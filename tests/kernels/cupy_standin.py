@@ -106,7 +106,7 @@ def make_cupy(ptxrun, devices=2):
                 return types.SimpleNamespace(device=array.device)
         raise AssertionError(f"address {pointer:#x} belongs to no array")
 
-    cupy.empty, cupy.asarray = allocate, upload
+    cupy.ndarray, cupy.empty, cupy.asarray = Array, allocate, upload
     cupy.RawModule = lambda code, options, backend: Module(cupy, code, options, backend)
     runtime = types.SimpleNamespace(
         getDevice=lambda: cupy.device,
@@ -117,5 +117,9 @@ def make_cupy(ptxrun, devices=2):
     streams = types.SimpleNamespace(
         null=Stream(cupy, 0), from_external=lambda stream: Stream(cupy, stream.__cuda_stream__()[1])
     )
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Stream=streams)
+    cupy.cuda = types.SimpleNamespace(
+        runtime=runtime,
+        Stream=streams,
+        get_current_stream=lambda: types.SimpleNamespace(ptr=cupy.streams[-1]),
+    )
     return cupy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,23 @@ def test_keys_on_the_device(cupy, batch):
     assert dict(cupy.log) == {"launch": 1}
     expected = reference.hide(batch, POLICY, IDS, epochs, p_hide=[0.1, 0.5, 0.9])
     np.testing.assert_array_equal(out.values, expected)
+
+
+def test_keys_side_by_side_on_the_device(cupy, batch):
+    """The columns of (N, 4) keys, as a DALI pipeline has them, are read where they lie; still one launch."""
+    array = cupy.asarray(batch)
+    packed = cupy.asarray(np.array([[4, 7, 0, 2**30], [-9, 8, 1, 2**31], [2**40, 9, 0, 2**32]]))
+    columns = []
+    for word in range(4):
+        interface = {**packed.__cuda_array_interface__, "shape": (3,), "strides": packed.values.strides[:1]}
+        interface["data"] = (packed.data.ptr + 8 * word, False)
+        columns.append(types.SimpleNamespace(__cuda_array_interface__=interface))
+    gpu.warm_up_hide(POLICY, batch.shape, keys_on_device=True, in_place=True)
+    cupy.log.clear()
+    gpu.hide(array, POLICY, columns[0], columns[1], thresholds=columns[3], out=array)
+    assert dict(cupy.log) == {"launch": 1}
+    expected = reference.hide(batch, POLICY, IDS, [7, 8, 9], p_hide=[0.25, 0.5, 1.0])
+    np.testing.assert_array_equal(array.values, expected)
 
 
 def test_channels_last_strides(cupy, batch):
@@ -179,7 +197,7 @@ def _reversed(cupy, batch):
         (lambda c, b: gpu.hide(b, POLICY, IDS, 0), "batch: expected an array on a CUDA device"),
         (lambda c, b: gpu.hide(c.asarray(b.astype("f8")), POLICY, IDS, 0), "batch: dtype float64"),
         (lambda c, b: gpu.hide(c.asarray(b), POLICY, IDS[:2], 0), r"sample_ids: expected shape \(3,\)"),
-        (lambda c, b: gpu.hide(c.asarray(b), POLICY, c.asarray(IDS[:2]), 0), "sample_ids: expected 3 dense values"),
+        (lambda c, b: gpu.hide(c.asarray(b), POLICY, c.asarray(IDS[:2]), 0), "sample_ids: expected 3 values"),
         (lambda c, b: gpu.hide(c.asarray(b), POLICY, c.asarray(IDS.astype("i4")), 0), "sample_ids: .*int64 or uint64"),
         (lambda c, b: gpu.hide(c.asarray(b), POLICY, IDS, -1), "epoch"),
         (lambda c, b: gpu.hide(c.asarray(b), POLICY, IDS, 0, layout="CHW"), "layout='CHW'"),
