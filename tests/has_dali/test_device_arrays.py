@@ -89,3 +89,25 @@ def test_the_dali_launcher_resizes_ragged_images(cupy: Any, size: Any, dtype: An
         assert view.device == (dlpack.CUDA, 0)
         on_cpu = dlpack.TensorView(view.pointer, view.shape, view.dtype, (dlpack.CPU, 0), None, capsule)
         np.testing.assert_array_equal(on_cpu.numpy(), wanted)
+
+
+@pytest.mark.parametrize("size", [(9, 14), None])
+def test_after_the_warm_up_the_first_batch_compiles_nothing(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, size: Any
+) -> None:
+    import contextlib
+
+    import torch
+
+    from has_dali.launchers import warm_up_resize
+
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    options = {"size": size, "antialias": True, "output_layout": "CHW"}
+    warm_up_resize(POLICY, 3, 0, dtype="float32", **options)
+    compiled = set(gpu._functions)
+    images = [cupy.asarray(np.full((h, w, 3), 9, np.uint8)) for h, w in ((64, 64), (64, 80), (32, 64))]
+    keys = cupy.asarray(np.array([[i, 7, 0, 0] for i in IDS]))
+    constants = {"mean": 3.0, "std": 2.0, "fill_value": None, "dtype": np.float32}
+    views = [device_view(image) for image in images]
+    CudaLauncher().resize(views, POLICY, device_view(keys), False, 0, {**options, **constants})
+    assert compiled and set(gpu._functions) == compiled
