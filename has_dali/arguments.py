@@ -67,6 +67,14 @@ def check_fills(name: str, fill_value: Any, count: int, *, several: bool) -> lis
     return fills
 
 
+def check_layouts(name: str, layout: Any, count: int) -> list[str | None]:
+    """One layout per batch; None where it is to be read from the batch."""
+    layouts = [layout] * count if layout is None or isinstance(layout, str) else list(layout)
+    if len(layouts) != count or not all(entry is None or (isinstance(entry, str) and entry) for entry in layouts):
+        raise ValueError(f"{name}: layout={layout!r}: expected a name such as 'HWC', or {count} of them, one per batch")
+    return layouts
+
+
 def check_size(name: str, size: Any) -> tuple[int, int] | None:
     """(height, width) in pixels from a pair, one side or None."""
     if size is None:

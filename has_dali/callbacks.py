@@ -122,7 +122,9 @@ class HideCallback:
             try:
                 self.launcher.hide(images, order, self.policy, keys, self.own_p, fill, stream)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{self.keys.name}: {error}".replace(" fill=", " fill_value=")) from None
+                raise type(error)(
+                    f"{self.keys.name}: {error}".replace(" fill=", " fill_value=").replace(" batch:", " images:")
+                ) from None
         return tuple(capsules[:-1])
 
 

@@ -30,6 +30,8 @@ def hide_on_device(
         return _launch(kernels, batch, policy, sample_ids, epoch, fill, layout, out, None, _cupy_stream(batch))
     if batch.requires_grad:
         raise ValueError("hide: batch requires grad: use has_dali.nn, whose modules are differentiable")
+    if out is None and not _is_dense(torch, batch):
+        batch = batch.contiguous()  # a slice, or a gradient that was expanded: the kernel wants dense memory
     result = torch.empty_like(batch) if out is None else out
     dtype = "bfloat16" if batch.dtype == torch.bfloat16 else None
     if dtype:  # the CUDA array interface has no name for it
@@ -38,7 +40,7 @@ def hide_on_device(
         target = None if result is batch else result
     with torch.cuda.device(batch.device):
         stream = torch.cuda.current_stream(batch.device).cuda_stream
-        ids, epochs = _torch_keys(sample_ids, batch.device), _torch_keys(epoch, batch.device)
+        ids, epochs = _torch_keys("sample_ids", sample_ids, batch.device), _torch_keys("epoch", epoch, batch.device)
         _launch(kernels, batch, policy, ids, epochs, fill, layout, batch if target is None else target, dtype, stream)
     return result
 
@@ -56,11 +58,18 @@ def _launch(
         raise type(error)(f"hide: {error}") from None
 
 
-def _torch_keys(value: Any, device: Any) -> Any:
+def _is_dense(torch: Any, batch: Any) -> bool:
+    channels_last = batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last)
+    return bool(batch.is_contiguous() or channels_last)
+
+
+def _torch_keys(name: str, value: Any, device: Any) -> Any:
     """Keys on the batch's device as int64 there; anything else as NumPy takes it."""
     if not hasattr(value, "is_cuda"):
         return value
     value = value.detach()
+    if value.is_floating_point() or value.is_complex() or str(value.dtype) == "torch.bool":
+        raise TypeError(f"hide: {name}: expected integers, got dtype {value.dtype}")
     if value.device == device and value.ndim == 1:
         return value.long().contiguous()
     return value.cpu().numpy()

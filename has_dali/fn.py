@@ -37,6 +37,7 @@ def hide_and_seek(
     p_hide: DataNode | float | None = None,
     inplace: bool = False,
     return_mask: bool = False,
+    layout: str | Sequence[str] | None = None,
 ) -> DataNode | list[DataNode]:
     """Hide cells of images (paper, section 3.1): all channels of a hidden pixel become ``fill_value``.
 
@@ -45,7 +46,7 @@ def hide_and_seek(
 
     Args:
         images: one batch, or several that share the mask, such as an image and its label map (same height and
-            width); any dtype.
+            width). Any dtype on the CPU; uint8, float16 or float32 on a GPU.
         policy: what is hidden how often.
         sample_ids: integer per sample; with ``epoch`` it determines the mask. None: drawn from DALI's random operators.
         epoch: integer, one or per sample. None: 0 where ``sample_ids`` is None too, else drawn.
@@ -55,6 +56,8 @@ def hide_and_seek(
         inplace: write into the input's memory, which is faster. Only where nothing else reads ``images``:
             ``fn.copy`` it otherwise.
         return_mask: append the masks, (H, W) uint8, 1 = hidden.
+        layout: of the batch, or one for each; None: read from the batches. On a GPU give it: reading it makes the host
+            wait for every batch.
 
     Returns:
         The batch, or a list of batches where several were given or the mask is returned.
@@ -76,7 +79,8 @@ def hide_and_seek(
     check_key(name, "sample_ids", sample_ids)
     check_key(name, "epoch", epoch)
     device = arguments.common_device(name, batches)
-    seen = {f"batch{i}": _described(batch) for i, batch in enumerate(batches)}
+    layouts = arguments.check_layouts(name, layout, len(batches))
+    seen = {f"batch{i}": _described(*pair) for i, pair in enumerate(zip(batches, layouts, strict=True))}
     packer = HideKeys(name, len(batches), bool(return_mask))
     keys = keys_node(packer, 1 + bool(return_mask), sample_ids=sample_ids, epoch=epoch, p_hide=p_node, **seen)
     keys, *masks = keys if return_mask else [keys]
@@ -182,13 +186,17 @@ def _on(device: str, node: DataNode) -> DataNode:
     return node if node.device == device else node.gpu()
 
 
-def _described(batch: DataNode) -> DataNode:
+def _described(batch: DataNode, layout: str | None) -> DataNode:
     """(1, 5) float32 per sample on the CPU: code of the layout, and the shape.
 
     It enters ``coord_transform`` as an argument, because what passes as an input carries ``source_info`` along, which
     ``hide_and_seek`` would then join to that of the images.
     """
-    layout = fn.get_property(batch, key="layout")
+    if layout is None:
+        letters = fn.get_property(batch, key="layout")
+        letters = letters.cpu() if letters.device == "gpu" else letters
+    else:
+        letters = types.Constant(np.frombuffer(layout.encode(), np.uint8))
     operator = SampleOperator(
         sample_functions.describe_run,
         sample_functions.describe_setup,
@@ -196,7 +204,7 @@ def _described(batch: DataNode) -> DataNode:
         outputs=[(types.FLOAT, 1)],
         inputs=[(types.UINT8, 1), (types.INT64, 1)],
     )
-    described = operator(layout.cpu() if layout.device == "gpu" else layout, batch.shape())
+    described = operator(letters, batch.shape())
     return fn.coord_transform(types.Constant(np.zeros((1, sample_functions.DESCRIBED), np.float32)), T=described)
 
 

@@ -32,12 +32,15 @@ def _hide(
     layout: str,
 ) -> torch.Tensor:
     policy = HideAndSeek(tuple(patch_sizes), p_hide, p_apply, seed, random_offset)
-    return hide(batch.detach(), policy, sample_ids, epoch, fill=fill, layout=layout)
+    batch = batch.detach()
+    dense = batch.is_contiguous() or (batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last))
+    return hide(batch if dense else batch.contiguous(), policy, sample_ids, epoch, fill=fill, layout=layout)
 
 
 @_hide.register_fake
 def _(batch: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(batch)
+    dense = batch.is_contiguous() or (batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last))
+    return torch.empty_like(batch if dense else batch.contiguous())
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -246,7 +246,7 @@ def hide(
     with _stream(cupy, stream) as current:
         result = _like(cupy, source, batch) if out is None else out
         target = source if out is batch else buffer_of("out", result)
-        if target != source:
+        if out is not None and target != source:
             _check_target(cupy, target, source)
         many = fill_kind(bits, shape[1]) == 2
         plan = plan_hide(
@@ -470,14 +470,17 @@ def warm_up_resize(
     antialias: bool = True,
     ragged: bool = True,
     keys_on_device: bool = False,
+    source: tuple[int, int] = (256, 256),
 ) -> None:
-    """Compile what ``resize_mirror_normalize_hide`` will launch for such batches, on the current device."""
+    """Compile what ``resize_mirror_normalize_hide`` will launch for such batches, on the current device.
+
+    ``source`` is the images' (height, width); it matters where ``size`` is None, since alignment follows from it.
+    """
     cupy = _cupy()
-    side = 64 if size is None else 256
     many = np.full(batch_size, ALIGNED_ADDRESS, np.uint64)
     ones = np.ones(channels, np.float32)
     plan = plan_resize(
-        images=Images(many if ragged else ALIGNED_ADDRESS, side, side, batch_size, channels),
+        images=Images(many if ragged else ALIGNED_ADDRESS, *source, batch_size, channels),
         outputs=many if ragged and size is None else ALIGNED_ADDRESS,
         size=size,
         scale=ones,

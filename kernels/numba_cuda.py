@@ -22,6 +22,7 @@ from has_dali.kernels.policy import HideAndSeek
 
 TILE_ROWS, TILE_COLUMNS = 16, 64
 TILE_PIXELS = TILE_ROWS * TILE_COLUMNS
+MAX_CHANNELS = 4
 BLOCK = 64 if config.ENABLE_CUDASIM else 256
 # Entries of the shared record of a tile.
 _PATCH, _OFFSET_Y, _OFFSET_X, _ROW, _COLUMN, _ROWS, _COLUMNS, _IMAGE_COLUMNS, _RECORD = range(9)
@@ -224,10 +225,15 @@ def _device(name: str, value: Any) -> Any:
     return cuda.as_cuda_array(value)
 
 
-def _host(name: str, value: Any) -> Any:
-    """Keys on the host; numba-cuda is the fallback, and may wait for a copy."""
-    on_device = is_device_array(value) or hasattr(value, "copy_to_host")
-    return _device(name, value).copy_to_host().reshape(-1) if on_device else value
+def _host(name: str, value: Any, queue: Any) -> Any:
+    """Keys on the host; numba-cuda is the fallback, and may wait for a copy, on the stream that wrote them."""
+    if not (is_device_array(value) or hasattr(value, "copy_to_host")):
+        return value
+    if config.ENABLE_CUDASIM:
+        return _device(name, value).copy_to_host().reshape(-1)
+    array = _device(name, value).copy_to_host(stream=queue)
+    queue.synchronize()
+    return array.reshape(-1)
 
 
 def _policy_arrays(policy: HideAndSeek | None) -> tuple[npt.NDArray, npt.NDArray]:
@@ -238,17 +244,25 @@ def _policy_arrays(policy: HideAndSeek | None) -> tuple[npt.NDArray, npt.NDArray
 
 
 def _keys(
-    policy: HideAndSeek | None, count: int, sample_ids: Any, epoch: Any, p_hide: Any, thresholds: Any, mirror: Any
-) -> npt.NDArray[np.uint64]:
+    policy: HideAndSeek | None, count: int, sample_ids: Any, epoch: Any, p_hide: Any, thresholds: Any, mirror: Any,
+    queue: Any = None,
+) -> npt.NDArray[np.uint64]:  # fmt: skip
     """(count, 4): id, epoch, threshold, mirror."""
     keys = np.zeros((count, 4), np.uint64)
     if policy is not None:
-        keys[:, 0] = contract.sample_ids_u64(_host("sample_ids", sample_ids), count)
-        keys[:, 1] = contract.epochs_u32(_host("epoch", epoch), count)
+        keys[:, 0] = contract.sample_ids_u64(_host("sample_ids", sample_ids, queue), count)
+        keys[:, 1] = contract.epochs_u32(_host("epoch", epoch, queue), count)
         limits = contract.thresholds_u64(policy.p_hide if p_hide is None else p_hide, count)
-        keys[:, 2] = limits if thresholds is None else contract.sample_ids_u64(_host("thresholds", thresholds), count)
+        keys[:, 2] = (
+            limits
+            if thresholds is None
+            else contract.sample_ids_u64(_host("thresholds", thresholds, queue), count, "thresholds")
+        )
     if mirror is not None:
-        keys[:, 3] = np.asarray(_host("mirror", mirror)) != 0
+        flips = np.asarray(_host("mirror", mirror, queue))
+        if flips.shape not in ((), (count,)):
+            raise ValueError(f"mirror: expected one flag or shape ({count},), one per sample, got {flips.shape}")
+        keys[:, 3] = flips != 0
     return keys
 
 
@@ -271,6 +285,7 @@ def hide(
     out: Any = None,
     p_hide: Any = None,
     thresholds: Any = None,
+    dtype: str | None = None,
     stream: int = 0,
 ) -> Any:
     """Hide pixels of a batch on the current device; arguments as ``gpu.hide``, but no bfloat16.
@@ -280,6 +295,8 @@ def hide(
     """
     if layout not in contract.LAYOUTS:
         raise ValueError(f"layout={layout!r}: expected one of {', '.join(contract.LAYOUTS)}")
+    if dtype == "bfloat16":
+        raise TypeError("batch: numba-cuda offers no bfloat16; install CuPy, or convert to float16 or float32")
     source = _device("batch", batch)
     if len(source.shape) != len(layout):
         raise ValueError(f"batch: expected {len(layout)} axes for layout {layout}, got shape {source.shape}")
@@ -291,7 +308,7 @@ def hide(
     if target.shape != source.shape or target.dtype != source.dtype:
         raise ValueError(f"out: expected {source.dtype} of {source.shape}, got {target.dtype} of {target.shape}")
     count = source.shape[0]
-    keys = _keys(policy, count, sample_ids, epoch, p_hide, thresholds, None)
+    keys = _keys(policy, count, sample_ids, epoch, p_hide, thresholds, None, queue)
     if 0 in source.shape:
         return result
     if layout == "NCT":
@@ -337,8 +354,9 @@ def resize_mirror_normalize_hide(
     uniform = not isinstance(images, (list, tuple))
     sources = [_device("images", images)] if uniform else [_device(f"images[{i}]", v) for i, v in enumerate(images)]
     count = sources[0].shape[0] if uniform else len(sources)
-    keys = _keys(policy, count, sample_ids, epoch, p_hide, thresholds, mirror)
     queue = _stream(stream)
+    _check_images(sources, uniform, size)
+    keys = _keys(policy, count, sample_ids, epoch, p_hide, thresholds, mirror, queue)
     sources = sources if uniform else [source.reshape((1, *source.shape)) for source in sources]
     shapes = [_output_shape(source.shape, size, output_layout) for source in sources]
     as_list = size is None and not uniform
@@ -347,11 +365,11 @@ def resize_mirror_normalize_hide(
         result = [cuda.device_array(shape, dtype, stream=queue) for shape in shapes]
     elif out is None:
         result = cuda.device_array((count, *(shapes[0] if shapes else (0, 0, 0))), dtype, stream=queue)
+    else:
+        _check_outputs(out, shapes if as_list else [(count, *(shapes[0] if shapes else (0, 0, 0)))], dtype, as_list)
     fields, sizes = _policy_arrays(policy)
     uploads = [cuda.to_device(array, stream=queue) for array in (fields, sizes)]
     for n, (source, shape) in enumerate(zip(sources, shapes, strict=True)):
-        if source.dtype != np.uint8:
-            raise TypeError(f"images[{n}]: expected uint8, got {source.dtype}")
         here = _device("out", result[n] if as_list else result if uniform else result[n : n + 1])
         target = here.reshape((1, *shape)) if as_list else here
         constants = np.stack(contract.normalization(mean, std, fill_value, source.shape[3]))
@@ -363,6 +381,34 @@ def resize_mirror_normalize_hide(
                 output_layout == "HWC", size is not None, antialias,
             )  # fmt: skip
     return result
+
+
+def _check_images(sources: Sequence[Any], uniform: bool, size: Sequence[int] | None) -> None:
+    """Dtypes, axes, channels and sides, before anything is launched: the kernel has no bounds of its own."""
+    shapes = [tuple(source.shape) for source in sources]
+    for n, (source, shape) in enumerate(zip(sources, shapes, strict=True)):
+        name, axes = ("images", 4) if uniform else (f"images[{n}]", 3)
+        if source.dtype != np.uint8 or len(shape) != axes:
+            raise TypeError(f"{name}: expected uint8 with {axes} axes, got {source.dtype} with shape {shape}")
+        height, width, channels = shape[-3:]
+        if not 1 <= channels <= MAX_CHANNELS or min(height, width) < 1:
+            raise ValueError(f"{name}: expected 1 to {MAX_CHANNELS} channels and at least a pixel, got {shape}")
+        if channels != shapes[0][-1]:
+            raise ValueError(f"{name}: {channels} channels, but images[0] has {shapes[0][-1]}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size={size!r}: expected (height, width) of at least one pixel")
+
+
+def _check_outputs(out: Any, shapes: Sequence[Sequence[int]], dtype: str, as_list: bool) -> None:
+    arrays = out if as_list else [out]
+    if len(arrays) != len(shapes):
+        raise ValueError(f"out: expected {len(shapes)} arrays, one per image, got {len(arrays)}")
+    for array, shape in zip(arrays, shapes, strict=True):
+        target = _device("out", array)
+        if tuple(target.shape) != tuple(shape) or target.dtype != np.dtype(dtype):
+            raise ValueError(
+                f"out: expected {dtype} of shape {tuple(shape)}, got {target.dtype} of {tuple(target.shape)}"
+            )
 
 
 def _output_shape(source: Sequence[int], size: tuple[int, int] | None, layout: str) -> tuple[int, ...]:

@@ -65,12 +65,13 @@ def build(spec: GraphSpec, feed: Feed, batch_size: int, threads: int, prefetch: 
 
 def warm_up(spec: GraphSpec, batch_size: int, device_id: int) -> None:
     """Compile the kernel of a GPU pipeline before its first batch."""
+    side = (spec.size, spec.size)
     training = not isinstance(spec.plan, EvalPlan)
     launchers.warm_up_resize(
-        spec.policy,
+        spec.policy if training else None,
         batch_size,
         device_id,
-        size=(spec.size, spec.size) if training else None,
+        **({"size": side} if training else {"size": None, "source": side}),
         dtype=spec.dtype,
         output_layout="HWC" if spec.channels_last else "CHW",
         antialias=spec.antialias,

@@ -111,3 +111,25 @@ def test_after_the_warm_up_the_first_batch_compiles_nothing(
     views = [device_view(image) for image in images]
     CudaLauncher().resize(views, POLICY, device_view(keys), False, 0, {**options, **constants})
     assert compiled and set(gpu._functions) == compiled
+
+
+@pytest.mark.parametrize(("side", "dtype"), [(299, "float32"), (100, "float16"), (224, "float32")])
+def test_the_warm_up_of_evaluation_follows_the_alignment_of_its_images(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, side: int, dtype: str
+) -> None:
+    import contextlib
+
+    import torch
+
+    from has_dali.launchers import warm_up_resize
+
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    options = {"size": None, "antialias": True, "output_layout": "CHW"}
+    warm_up_resize(None, 3, 0, dtype=dtype, source=(side, side), **options)
+    compiled = set(gpu._functions)
+    images = [cupy.asarray(np.full((side, side, 3), 9, np.uint8)) for _ in range(3)]
+    keys = cupy.asarray(np.zeros((3, 4), np.int64))
+    constants = {"mean": 3.0, "std": 2.0, "fill_value": None, "dtype": np.dtype(dtype)}
+    monkeypatch.setattr(gpu, "_launch", lambda _, plan: gpu._function(cupy, plan.specialisation))
+    CudaLauncher().resize([device_view(i) for i in images], None, device_view(keys), False, 0, {**options, **constants})
+    assert compiled and set(gpu._functions) == compiled

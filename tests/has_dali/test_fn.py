@@ -119,6 +119,14 @@ def test_layout_and_source_info_are_kept(tmp_path: Any) -> None:
         assert bytes(info.at(2)).decode() == files[2]
 
 
+def test_a_layout_given_at_definition_stands_for_the_batchs_own() -> None:
+    def define() -> Any:
+        images = fn.reshape(source(UNIFORM, "HWC"), layout="")
+        return hfn.hide_and_seek(images, POLICY, source(IDS), 3, fill_value=5, layout="HWC")
+
+    np.testing.assert_array_equal(run(define)[0], reference.hide(UNIFORM, POLICY, IDS, 3, 5, "NHWC"))
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_hide_equals_the_reference(inplace: bool) -> None:
     def define() -> Any:
@@ -208,6 +216,7 @@ def test_in_place_results_outlive_the_buffer_they_came_from(depth: int, copied: 
 
 BAD_GRAPHS = [
     (lambda x: hfn.hide_and_seek([], POLICY), ValueError, ["images", "empty list"]),
+    (lambda x: hfn.hide_and_seek(x, POLICY, layout=["HWC", "HW"]), ValueError, ["layout=", "one per batch"]),
     (lambda x: hfn.resize_mirror_normalize_hide(x, None, p_hide=1.5), ValueError, ["p_hide=1.5"]),
     (lambda x: hfn.hide_and_seek(np.zeros(3), POLICY), TypeError, ["images", "DataNode", "ndarray"]),
     (lambda x: hfn.hide_and_seek(x, None), TypeError, ["policy", "HideAndSeek", "NoneType"]),

@@ -162,6 +162,54 @@ def test_the_gpu_route_of_the_fused_operator_on_the_cpu(launcher: Any, size: Any
     del kept, pipe
 
 
+class FakeTensor:
+    """DALI's tensor object on the GPU: notes the stream that the glue passes on."""
+
+    def __init__(self, array: np.ndarray, streams: list[Any]) -> None:
+        self.array, self.streams = array, streams
+
+    def __dlpack__(self, stream: Any) -> Any:
+        self.streams.append(stream)
+        return dlpack.capsule_of(
+            self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CUDA, 0), self.array
+        )
+
+
+def test_on_the_gpu_dalis_stream_comes_first_and_reaches_the_launch() -> None:
+    """The call of the GPU's operator: ``function(stream, *tensors)``; its own capsules go back, unconsumed."""
+    from has_dali.callbacks import HideCallback, HideKeys
+
+    device, streams = FakeDevice(), []
+    keys = HideKeys("has_dali.fn.hide_and_seek", 1, False)
+    keys.layouts = ["HWC"]
+    callback = HideCallback(CudaLauncher(device), POLICY, [5], False, keys, "gpu")
+    images, packed = UNIFORM.copy(), np.array([[[i, 3, 0, 0]] for i in IDS])
+    (capsule,) = callback(77, FakeTensor(images, streams), FakeTensor(packed, streams))
+    assert device.streams == [77] and streams == [77, 77]
+    assert (device.launches, device.allocations) == (1, 0)
+    assert dlpack.view(capsule).pointer == images.ctypes.data
+    np.testing.assert_array_equal(images, reference.hide(UNIFORM, POLICY, IDS, 3, 5, "NHWC"))
+
+
+def test_the_fused_gpu_route_takes_the_stream_that_dali_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvidia.dali import python_function_plugin
+
+    device = FakeDevice()
+    options = {"size": (9, 9), "antialias": True, "output_layout": "CHW", "mean": 0.0, "std": 1.0, "fill_value": 0.0}
+    callback = ResizeCallback(
+        CudaLauncher(device), POLICY, False, {**options, "dtype": np.float32}, "has_dali.fn.fused"
+    )
+    monkeypatch.setattr(python_function_plugin, "current_dali_stream", lambda: 99)
+    packed = np.array([[i, 3, 0, 0] for i in IDS])
+    images = [dlpack.capsule_of(a.ctypes.data, a.shape, a.dtype, (dlpack.CUDA, 0), a) for a in RAGGED]
+    keys = [dlpack.capsule_of(k.ctypes.data, k.shape, k.dtype, (dlpack.CUDA, 0), packed) for k in packed]
+    outputs = callback(images, keys)
+    assert (device.streams, device.launches, device.allocations, len(outputs)) == ([99], 1, 1, len(RAGGED))
+    apart = [dlpack.capsule_of(k.ctypes.data, k.shape, k.dtype, (dlpack.CUDA, 0), k) for k in map(np.copy, packed)]
+    with pytest.raises(ValueError, match="one piece of memory"):
+        callback([dlpack.capsule_of(a.ctypes.data, a.shape, a.dtype, (dlpack.CUDA, 0), a) for a in RAGGED], apart)
+
+
 def test_bad_devices_are_named_at_definition() -> None:
     @pipeline_def(batch_size=4, num_threads=1, device_id=0)
     def mixed():  # type: ignore[no-untyped-def]

@@ -47,6 +47,18 @@ def test_torch_compile_gives_the_same_without_a_graph_break() -> None:
     assert torch.equal(compiled(batch, IDS), layer(batch * 2, IDS, 1) + 1)
 
 
+@pytest.mark.parametrize("slicing", [lambda x: x[:, :, ::2], lambda x: x.expand(4, 5, 12, 14), lambda x: x.mT])
+def test_inputs_that_are_not_dense_compile_and_differentiate(slicing: object) -> None:
+    layer = HideAndSeek2d(POLICY)
+    base = torch.rand(4, 1 if "expand" in str(slicing) else 5, 12, 14, requires_grad=True)
+    batch = slicing(base)  # type: ignore[operator]
+    plain = layer(batch, IDS, 1)
+    compiled = torch.compile(lambda x: layer(x, IDS, 1), fullgraph=True, backend="aot_eager")(batch)
+    assert torch.equal(plain, compiled) and plain.stride() == compiled.stride()
+    plain.sum().backward()
+    assert base.grad is not None
+
+
 def test_without_ids_masks_come_from_torchs_generator() -> None:
     layer, batch = HideAndSeek2d(POLICY), torch.rand(4, 5, 12, 14)
     torch.manual_seed(5)

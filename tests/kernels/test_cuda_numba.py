@@ -68,6 +68,33 @@ except TypeError as error:
     assert "batch: dtype float64" in str(error)
 else:
     raise AssertionError("float64 was accepted")
+
+
+def image(*shape, dtype="u1"):
+    return cuda.to_device(np.zeros(shape, dtype))
+
+
+def resize(images, **options):
+    return numba_cuda.resize_mirror_normalize_hide(images, POLICIES[0], IDS[: len(images)], 0, **options)
+
+
+for call, words in (
+    (lambda: resize([image(4, 4, 3)], size=(0, 4)), "size=(0, 4)"),
+    (lambda: resize([image(4, 4, 5)]), "images[0]: expected 1 to 4 channels"),
+    (lambda: resize([image(4, 4)]), "images[0]: expected uint8 with 3 axes"),
+    (lambda: resize([image(4, 4, 3, dtype="f4")]), "images[0]: expected uint8"),
+    (lambda: resize([image(4, 4, 3), image(4, 4, 1)]), "images[1]: 1 channels"),
+    (lambda: resize([image(4, 4, 3)], size=(8, 8), out=image(1, 3, 4, 4, dtype="f4")), "out: expected float32"),
+    (lambda: resize([image(4, 4, 3)], size=(4, 4), out=image(1, 3, 4, 4)), "out: expected float32"),
+    (lambda: resize([image(4, 4, 3)], mirror=[1, 0]), "mirror: expected one flag"),
+    (lambda: numba_cuda.hide(image(1, 1, 2, 2, dtype="i2"), None, [1], 0, dtype="bfloat16"), "batch: numba-cuda"),
+):
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        assert words in str(error), (words, error)
+    else:
+        raise AssertionError(f"accepted: {words}")
 """
 
 
