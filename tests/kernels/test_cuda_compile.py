@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -64,13 +63,7 @@ def compiled():
     return get
 
 
-def _architectures(name):
-    """All of them for one case of each kernel; two, old and new, for the others unless the sweep is asked for."""
-    everywhere = name in ("f32 planar", "resample 1 float16 CHW", "resample 2 float16 CHW")
-    return cubin.ARCHITECTURES if everywhere or os.environ.get("HAS_DALI_EXHAUSTIVE") else (75, 90)
-
-
-@pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in CASES for arch in _architectures(name)])
+@pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in CASES for arch in cubin.ARCHITECTURES])
 def test_no_spills_and_few_registers(compiled, name, arch):
     """No stack, no local memory, and no more registers than the occupancy aimed at allows."""
     used, code = compiled(name, arch)
