@@ -30,8 +30,8 @@ def hide_on_device(
         return _launch(kernels, batch, policy, sample_ids, epoch, fill, layout, out, None, _cupy_stream(batch))
     if batch.requires_grad:
         raise ValueError("hide: batch requires grad: use has_dali.nn, whose modules are differentiable")
-    if out is None and not _is_dense(torch, batch):
-        batch = batch.contiguous()  # a slice, or a gradient that was expanded: the kernel wants dense memory
+    if out is None:
+        batch = dense(batch)
     result = torch.empty_like(batch) if out is None else out
     dtype = "bfloat16" if batch.dtype == torch.bfloat16 else None
     if dtype:  # the CUDA array interface has no name for it
@@ -58,9 +58,14 @@ def _launch(
         raise type(error)(f"hide: {error}") from None
 
 
-def _is_dense(torch: Any, batch: Any) -> bool:
+def dense(batch: Any) -> Any:
+    """The torch tensor itself if its memory is dense, channels_last included; else a contiguous copy.
+
+    Slices and expanded gradients are not dense, and the kernels want dense memory.
+    """
+    torch: Any = sys.modules["torch"]
     channels_last = batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last)
-    return bool(batch.is_contiguous() or channels_last)
+    return batch if batch.is_contiguous() or channels_last else batch.contiguous()
 
 
 def _torch_keys(name: str, value: Any, device: Any) -> Any:

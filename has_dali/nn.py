@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from has_dali.device_functional import dense
 from has_dali.functional import hide
 from has_dali.kernels.contract import as_u64
 from has_dali.kernels.policy import HideAndSeek
@@ -32,15 +33,12 @@ def _hide(
     layout: str,
 ) -> torch.Tensor:
     policy = HideAndSeek(tuple(patch_sizes), p_hide, p_apply, seed, random_offset)
-    batch = batch.detach()
-    dense = batch.is_contiguous() or (batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last))
-    return hide(batch if dense else batch.contiguous(), policy, sample_ids, epoch, fill=fill, layout=layout)
+    return hide(dense(batch.detach()), policy, sample_ids, epoch, fill=fill, layout=layout)
 
 
 @_hide.register_fake
 def _(batch: torch.Tensor, *_: Any) -> torch.Tensor:
-    dense = batch.is_contiguous() or (batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last))
-    return torch.empty_like(batch if dense else batch.contiguous())
+    return torch.empty_like(dense(batch))
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
