@@ -165,7 +165,7 @@ class PilImages(torch.utils.data.Dataset):
         return hide_patches(tensor, self.job.policy), self.job.labels[index]
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it stops the workers
     random.seed(torch.initial_seed())
 
@@ -179,7 +179,7 @@ def torchvision_loader(job: Job) -> Iterator[Iterator[Any]]:
         shuffle=True,
         drop_last=True,
         num_workers=job.threads,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
     batches = ({"image": image, "label": label} for image, label in timing.endless(loader))
     try:

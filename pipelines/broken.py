@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from has_dali.pipelines import graph
 from has_dali.pipelines.sources import FileSource
+from has_dali.pipelines.spec import ImageSpec
 
 _SHOWN = 5
 # nvimgcodecStatus_t
@@ -27,18 +28,22 @@ class BrokenFile:
 
 
 def broken_files(
-    spec: graph.GraphSpec, source: FileSource, sample_ids: npt.NDArray[np.int64], epoch: int
+    spec: ImageSpec,
+    source: FileSource,
+    sample_ids: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.int64],
+    epoch: int,
 ) -> list[BrokenFile]:
-    """Decode the samples one by one, with the boxes of ``epoch``, and list those that fail."""
+    """Decode the samples one by one, with the boxes that ``keys`` give in ``epoch``, and list those that fail."""
     found = []
-    waiting = sample_ids.tolist()
+    at = 0
 
     def feed() -> graph.Inputs:
-        return graph.graph_inputs(spec, source, np.array(waiting[:1], np.int64), epoch)
+        return graph.graph_inputs(spec, source, sample_ids[at : at + 1], keys[at : at + 1], epoch)
 
     decoder = None
-    while waiting:
-        path = source.path(waiting[0])
+    for at, sample_id in enumerate(sample_ids.tolist()):  # noqa: B007 (feed reads it)
+        path = source.path(sample_id)
         reason = unreadable(path)
         if reason is None:
             try:
@@ -48,8 +53,7 @@ def broken_files(
                 reason = cause(str(error))
                 decoder = None  # DALI gives up a pipeline in which an operator failed
         if reason is not None:
-            found.append(BrokenFile(waiting[0], path, reason))
-        waiting.pop(0)
+            found.append(BrokenFile(sample_id, path, reason))
     return found
 
 

@@ -7,7 +7,6 @@ paths and ids, to plan the boxes, and to pack the fused operator's keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,41 +15,28 @@ from nvidia.dali import Pipeline, fn, types
 
 import has_dali.fn as hfn
 from has_dali import launchers
-from has_dali.kernels.policy import HideAndSeek
 from has_dali.operators import BatchOperator, as_numpy
-from has_dali.pipelines.plan import EvalPlan, TrainPlan
+from has_dali.pipelines.plan import EvalPlan
 from has_dali.pipelines.sources import FileSource
+from has_dali.pipelines.spec import BoxPlan, ImageSpec
 
-DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
+_DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 
 Inputs: TypeAlias = tuple[Any, ...]
 Feed: TypeAlias = Callable[[], Inputs]
 
 
-@dataclass(frozen=True)
-class GraphSpec:
-    """What a graph computes; all that decides pixel values."""
-
-    plan: TrainPlan | EvalPlan
-    policy: HideAndSeek | None
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fill_value: float | tuple[float, ...] | None
-    dtype: str
-    channels_last: bool
-    antialias: bool
-
-
-def graph_inputs(spec: GraphSpec, source: FileSource, ids: npt.NDArray[np.int64], epoch: int) -> Inputs:
-    """What a feed returns for a batch: encoded paths; for training also ids (N,) and epochs (N,)."""
+def graph_inputs(
+    spec: ImageSpec, source: FileSource, ids: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], epoch: int
+) -> Inputs:
+    """What a feed returns for a batch: encoded paths; where boxes are drawn also keys (N,) and epochs (N,)."""
     paths = source.encoded_paths(ids)
     if isinstance(spec.plan, EvalPlan):
         return (paths,)
-    return paths, ids, np.full(len(ids), epoch, np.int64)
+    return paths, keys, np.full(len(ids), epoch, np.int64)
 
 
-def build(spec: GraphSpec, feed: Feed, batch_size: int, threads: int, prefetch: int, device_id: int | None) -> Pipeline:
+def build(spec: ImageSpec, feed: Feed, batch_size: int, threads: int, prefetch: int, device_id: int | None) -> Pipeline:
     """A pipeline with one output, the batch of images; ``device_id`` None runs all of it on the CPU.
 
     ``feed`` is called once per batch, ahead by ``prefetch``, and returns what ``graph_inputs`` gives.
@@ -58,27 +44,27 @@ def build(spec: GraphSpec, feed: Feed, batch_size: int, threads: int, prefetch: 
     pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=prefetch)
     with pipeline:
         encoded, *keys = _encoded(spec, feed)
-        images = _eval_images if isinstance(spec.plan, EvalPlan) else _train_images
+        images = _region_images if isinstance(spec.plan, EvalPlan) else _box_images
         pipeline.set_outputs(images(spec, encoded, keys, device_id))
     return pipeline
 
 
-def warm_up(spec: GraphSpec, batch_size: int, device_id: int) -> None:
+def warm_up(spec: ImageSpec, batch_size: int, device_id: int) -> None:
     """Compile the kernel of a GPU pipeline before its first batch."""
     side = (spec.size, spec.size)
-    training = not isinstance(spec.plan, EvalPlan)
+    boxes = not isinstance(spec.plan, EvalPlan)
     launchers.warm_up_resize(
-        spec.policy if training else None,
+        spec.policy if boxes else None,
         batch_size,
         device_id,
-        **({"size": side} if training else {"size": None, "source": side}),
+        **({"size": side} if boxes else {"size": None, "source": side}),
         dtype=spec.dtype,
         output_layout="HWC" if spec.channels_last else "CHW",
         antialias=spec.antialias,
     )
 
 
-def build_decoder(spec: GraphSpec, feed: Feed) -> Pipeline:
+def build_decoder(spec: ImageSpec, feed: Feed) -> Pipeline:
     """One sample at a time, on the CPU, up to the decoded box: tells which file of a failed batch is broken."""
     pipeline = Pipeline(1, 1, None, prefetch_queue_depth=1)
     with pipeline:
@@ -87,7 +73,7 @@ def build_decoder(spec: GraphSpec, feed: Feed) -> Pipeline:
     return pipeline
 
 
-def _encoded(spec: GraphSpec, feed: Feed) -> tuple[Any, ...]:
+def _encoded(spec: ImageSpec, feed: Feed) -> tuple[Any, ...]:
     """The files' bytes, read by DALI's threads, and the keys of the samples where there are any."""
     count = 1 if isinstance(spec.plan, EvalPlan) else 3
     ndim, dtype = [1, 0, 0], [types.UINT8, types.INT64, types.INT64]
@@ -97,13 +83,13 @@ def _encoded(spec: GraphSpec, feed: Feed) -> tuple[Any, ...]:
     return (fn.io.file.read(paths, dont_use_mmap=True), *keys)
 
 
-def _train_images(spec: GraphSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
+def _box_images(spec: ImageSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
     start, shape, mirror = _planned(spec.plan, encoded, keys)
-    ids, epochs = keys
+    sample_keys, epochs = keys
     return hfn.resize_mirror_normalize_hide(
         _decoded_box(encoded, (start, shape), device_id),
         spec.policy,
-        sample_ids=ids,
+        sample_ids=sample_keys,
         epoch=epochs,
         size=(spec.size, spec.size),
         mirror=mirror,
@@ -112,31 +98,36 @@ def _train_images(spec: GraphSpec, encoded: Any, keys: Sequence[Any], device_id:
     )
 
 
-def _eval_images(spec: GraphSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
+def _region_images(spec: ImageSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
     # The box has fractional edges, which fn.resize takes and the fused operator does not.
     start, shape, first, last = _planned(spec.plan, encoded, keys)
-    images = fn.resize(
-        _decoded_box(encoded, (start, shape), device_id),
+    images = resized_region(spec, _decoded_box(encoded, (start, shape), device_id), first, last)
+    return hfn.resize_mirror_normalize_hide(images, None, size=None, **_output_format(spec))
+
+
+def resized_region(spec: ImageSpec, images: Any, first: Any, last: Any) -> Any:
+    """(size, size, 3) uint8 from the region of each image whose edges ``EvalPlan`` gives, relative to the image."""
+    return fn.resize(
+        images,
         size=[spec.size, spec.size],
         roi_start=first,
         roi_end=last,
         interp_type=types.INTERP_LINEAR,
         antialias=spec.antialias,
     )
-    return hfn.resize_mirror_normalize_hide(images, None, size=None, **_output_format(spec))
 
 
-def _output_format(spec: GraphSpec) -> dict[str, Any]:
+def _output_format(spec: ImageSpec) -> dict[str, Any]:
     return {
         "mean": spec.mean,
         "std": spec.std,
         "fill_value": spec.fill_value,
-        "dtype": DTYPES[spec.dtype],
+        "dtype": _DTYPES[spec.dtype],
         "output_layout": "HWC" if spec.channels_last else "CHW",
     }
 
 
-def _planned(plan: TrainPlan | EvalPlan, encoded: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
+def _planned(plan: BoxPlan | EvalPlan, encoded: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
     """Run the plan on the sizes in the files' headers (after EXIF orientation), as one call per batch."""
     sizes = fn.peek_image_shape(encoded, dtype=types.INT32)  # the decoder wants start and shape as int32
     outputs = 4 if isinstance(plan, EvalPlan) else 3

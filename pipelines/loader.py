@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from has_dali.arguments import MAX_SIDE
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD, normalization, per_channel
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.kernels.threads import available_cores
+from has_dali.pipelines import options
+from has_dali.pipelines.arrays import ArraySource, Source
+from has_dali.pipelines.data import open_data
 from has_dali.pipelines.device import choose_device
-from has_dali.pipelines.graph import DTYPES, GraphSpec
-from has_dali.pipelines.plan import EvalPlan, TrainPlan
-from has_dali.pipelines.sampler import MAX_EPOCH, Sampler, at_least
-from has_dali.pipelines.sources import FileSource, PathLike, open_source
-from has_dali.pipelines.stream import BatchStream
+from has_dali.pipelines.sampler import MAX_EPOCH, Position, Sampler, at_least
+from has_dali.pipelines.sources import PathLike
+from has_dali.pipelines.spec import MAX_SIDE, ImageSpec
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 
 _LOG = logging.getLogger(__name__)
 _STATE_VERSION = 1
+
+
+class Stream(Protocol):
+    """Batches by position, computed ahead of the reader."""
+
+    spec: ImageSpec
+
+    def batch(self, position: Position) -> tuple[npt.NDArray[np.int64], torch.Tensor]:
+        """The ids and images of one batch."""
 
 
 class ImageLoader:
@@ -37,7 +46,7 @@ class ImageLoader:
     following epoch. Only ``load_state_dict`` continues in the middle. One loop at a time: a new one ends the older.
     """
 
-    def __init__(self, stream: BatchStream, source: FileSource, sampler: Sampler, device: torch.device) -> None:
+    def __init__(self, stream: Stream, source: Source, sampler: Sampler, device: torch.device) -> None:
         self.source, self.sampler, self.device = source, sampler, device
         self.spec = stream.spec
         self._stream = stream
@@ -55,7 +64,7 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, or the rest of the epoch that ``load_state_dict`` pointed into."""
-        self.set_epoch(self._epoch + self._handed_out)
+        self.set_epoch(self.next_epoch)
         self._loop += 1
         return self._batches(self._loop)
 
@@ -63,6 +72,11 @@ class ImageLoader:
     def epoch(self) -> int:
         """The epoch under way or left early; after a complete loop, the next one."""
         return self._epoch
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that a new loop takes: the one loaded or not begun, or the one after a loop left early."""
+        return self._epoch + self._handed_out
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one to be iterated, from its start, or from the position loaded within it.
@@ -122,7 +136,7 @@ class ImageLoader:
 
 
 def image_loader(
-    data: PathLike | Sequence[PathLike] | FileSource,
+    data: PathLike | Sequence[PathLike] | Source,
     batch_size: int,
     *,
     train: bool,
@@ -135,7 +149,9 @@ def image_loader(
     world_size: int = 1,
     labels: npt.ArrayLike | None = None,
     on_error: str = "raise",
+    crop: str | None = None,
     resize: int | None = None,
+    padding: int = 4,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     mirror: float = 0.5,
@@ -146,29 +162,41 @@ def image_loader(
     channels_last: bool = False,
     antialias: bool = True,
     prefetch: int = 2,
+    sampling: str = "shuffle",
+    steps: int | None = None,
+    cache: str | None = None,
 ) -> ImageLoader:
-    """Batches of normalised images with Hide-and-Seek, from files.
+    """Batches of normalised images with Hide-and-Seek, from files or from memory.
 
-    Training: shuffled, random resized crop, mirror, Hide-and-Seek; an incomplete last batch is dropped.
-    Evaluation: in order, short side to ``resize``, centre crop, nothing hidden, every image exactly once.
-    What a sample looks like depends on (seed, epoch, id) only, never on batch size, threads, rank or world size.
+    Training: shuffled, random crop, mirror, Hide-and-Seek; an incomplete last batch is dropped.
+    Evaluation: in order, centre crop or the whole image, nothing hidden, every image exactly once.
+    What a sample looks like depends on (seed, epoch, id) only, never on batch size, threads, rank or world size; with
+    class-balanced sampling also on the number of the draw.
 
     Args:
-        data: a folder with one folder of images per class, or a sequence of image files.
+        data: a folder with one folder of images per class; a sequence of image files; a folder of CIFAR-10's or
+            CIFAR-100's python batches (``train`` chooses the set); an ``.npz`` file with ``images`` and ``labels``, or
+            an ``.npy`` file of images; or a source.
         batch_size: images per batch on this rank.
         train: training or evaluation, see above.
         policy: what to hide, in training only; None hides nothing.
         size: height and width of the images, at most 65535.
         device: "cpu", "cuda" or "gpu" (the current one), "cuda:N", or "auto": the GPU where there is one.
-        threads: decoding threads; None: one per core that this process may use.
+        threads: decoding threads, or, for images in memory, threads that share a batch; None: one per core that this
+            process may use.
         seed: of order, crop and mirror (the policy has its own).
         rank: this process, from 0.
         world_size: number of processes; together they see each sample once.
         labels: one integer per file, when ``data`` is a sequence; without them every label is -1.
         on_error: "raise": a file that cannot be loaded is an error that names it.
-        resize: evaluation only: the short side before the centre crop; None: ``size`` * 256 / 224.
-        scale: used in training: smallest and largest share of the image's area in the crop.
-        ratio: used in training: smallest and largest aspect ratio of the crop.
+        crop: training: "random-resized" (the default: torchvision's rule); "short-side": short side to ``resize``,
+            then anywhere (see ``ShortSidePlan`` for its rounding); "pad": a black border of
+            ``padding``, then anywhere, for images in memory. Evaluation: "center" (the default): short side to
+            ``resize``, then the centre; "warp": the whole image, whatever its aspect ratio.
+        resize: short side before the crop, for "short-side" and "center"; None: ``size`` * 256 / 224.
+        padding: used by "pad": width of the border on each side, in pixels.
+        scale: used by "random-resized": smallest and largest share of the image's area in the crop.
+        ratio: used by "random-resized": smallest and largest aspect ratio of the crop.
         mirror: used in training: probability of a horizontal flip.
         mean: per channel, 0..255.
         std: per channel, 0..255.
@@ -177,10 +205,16 @@ def image_loader(
         channels_last: give images in torch's channels_last memory format.
         antialias: filter when shrinking, as torchvision does.
         prefetch: batches computed ahead.
+        sampling: training: "shuffle": every image once; "class-balanced": each draw takes a class, then one of its
+            images, with replacement.
+        steps: batches per epoch with "class-balanced"; None: as many as with "shuffle".
+        cache: "decoded": decode all files once, here, into memory (of each process: height * width * 3 bytes per
+            image), and load from there.
 
     Raises:
-        OSError: a folder is missing, unreadable, or holds no images.
-        ValueError, TypeError: an argument is out of range or of the wrong kind.
+        OSError: a folder or file is missing, unreadable, or holds no images.
+        ValueError, TypeError: an argument is out of range or of the wrong kind, or a file to be cached is broken.
+        MemoryError: the images to be cached need more memory than there is.
         RuntimeError: while iterating, a file cannot be loaded; or the device asked for is missing.
 
     Example:
@@ -188,15 +222,20 @@ def image_loader(
         >>> for batch in loader:  # doctest: +SKIP
         ...     loss = criterion(model(batch["image"]), batch["label"])
     """
-    _check_flags(train=train, channels_last=channels_last, antialias=antialias)
-    _check_options(train, policy, on_error, dtype, resize)
+    options.check_flags(train=train, channels_last=channels_last, antialias=antialias)
+    options.check_choices(train, policy, on_error, dtype, sampling, steps)
     size = at_least("size", size, 1, MAX_SIDE)
-    plan = TrainPlan(seed, scale, ratio, mirror)  # checks its arguments, also where evaluation leaves them unused
+    plan = options.plan_for(
+        train, crop, seed=seed, size=size, resize=resize, padding=padding, scale=scale, ratio=ratio, mirror=mirror
+    )
     normalization(mean, std, fill_value, 3)  # checks all three before any work is done
-    source = open_source(data, labels)
-    sampler = Sampler(len(source), batch_size, train=train, seed=seed, rank=rank, world_size=world_size)
-    spec = GraphSpec(
-        plan=plan if train else EvalPlan(size, _short_side(size, resize)),
+    workers = at_least("threads", available_cores() if threads is None else threads, 1)
+    source = open_data(data, train=train, labels=labels, cache=cache, threads=workers)
+    options.check_crop(plan, source)
+    ranks = {"seed": seed, "rank": rank, "world_size": world_size}
+    sampler = options.sampler_for(source, batch_size, sampling, steps, train=train, **ranks)
+    spec = ImageSpec(
+        plan=plan,
         policy=policy,
         size=size,
         mean=tuple(per_channel("mean", mean, 3).tolist()),
@@ -207,31 +246,18 @@ def image_loader(
         antialias=antialias,
     )
     chosen, reason = choose_device(device)
-    workers = at_least("threads", available_cores() if threads is None else threads, 1)
     _LOG.info("image_loader: %d images on %s (%s), %d threads", len(source), chosen, reason, workers)
-    stream = BatchStream(spec, source, sampler, workers, at_least("prefetch", prefetch, 1), chosen.index)
-    return ImageLoader(stream, source, sampler, chosen)
+    ahead = at_least("prefetch", prefetch, 1)
+    return ImageLoader(_stream(spec, source, sampler, workers, ahead, chosen), source, sampler, chosen)
 
 
-def _short_side(size: int, resize: int | None) -> int:
-    return round(size * 256 / 224) if resize is None else at_least("resize", resize, 1, 2 * MAX_SIDE)
+def _stream(
+    spec: ImageSpec, source: Source, sampler: Sampler, threads: int, prefetch: int, device: torch.device
+) -> Stream:
+    if isinstance(source, ArraySource):
+        from has_dali.pipelines.array_stream import ArrayStream
 
+        return ArrayStream(spec, source, sampler, threads, prefetch, device)
+    from has_dali.pipelines.stream import BatchStream  # needs DALI, which images in memory do without
 
-def _check_flags(**flags: object) -> None:
-    """Truth values only: ``train='val'`` would train."""
-    for name, value in flags.items():
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name}={value!r}: expected True or False")
-
-
-def _check_options(train: bool, policy: HideAndSeek | None, on_error: str, dtype: str, resize: int | None) -> None:
-    if policy is not None and not isinstance(policy, HideAndSeek):
-        raise TypeError(f"policy={policy!r}: expected a HideAndSeek or None, such as HideAndSeek.preset('imagenet')")
-    if policy is not None and not train:
-        raise ValueError("policy: evaluation hides nothing (train=False); leave policy out")
-    if resize is not None and train:
-        raise ValueError(f"resize={resize!r}: training crops at random (train=True); leave it out, or give scale=")
-    if on_error != "raise":
-        raise ValueError(f"on_error={on_error!r}: only 'raise' is supported")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(map(repr, DTYPES))}")
+    return BatchStream(spec, source, sampler, threads, prefetch, device.index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,11 @@ from has_dali.kernels.policy import checked_probability, checked_seed
 CROP_ATTEMPTS = 10
 CROP_BLOCK = PLAN_BLOCK  # attempt k draws from block CROP_BLOCK + k
 MIRROR_BLOCK = PLAN_BLOCK + 256
+WINDOW_BLOCK = PLAN_BLOCK + 257  # where a window of fixed size lies
+
+Shapes: TypeAlias = "npt.NDArray[np.integer]"
+_Words: TypeAlias = "tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], np.uint64, np.uint64]"
+Boxes: TypeAlias = "tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]"
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,12 @@ class TrainPlan:
         object.__setattr__(self, "ratio", _interval("ratio", self.ratio, math.inf))
         object.__setattr__(self, "mirror", checked_probability("mirror", self.mirror))
 
-    def __call__(
-        self, shapes: npt.NDArray[np.integer], sample_ids: npt.ArrayLike, epochs: npt.ArrayLike
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    def __call__(self, shapes: Shapes, sample_ids: npt.ArrayLike, epochs: npt.ArrayLike) -> Boxes:
         """Boxes of a batch.
 
         Args:
             shapes: (N, >= 2) image sizes, height first.
-            sample_ids: (N,) integers.
+            sample_ids: (N,) integers: ids, or keys of a sampler that draws an image several times in an epoch.
             epochs: (N,) integers from 0 to 2**32 - 1.
 
         Returns:
@@ -70,10 +74,97 @@ class TrainPlan:
         count = len(shapes)
         start, shape = np.empty((count, 2), np.int32), np.empty((count, 2), np.int32)
         flips = np.empty(count, np.int32)
-        keys = np.asarray(sample_ids).astype(np.uint64), np.asarray(epochs).astype(np.uint64)
-        seed, flip_below = np.uint64(as_u64(self.seed)), np.uint64(threshold(self.mirror))
-        _plan_train(shapes, *keys, seed, *self.scale, *self.ratio, flip_below, start, shape, flips)
+        words = _words(self.seed, self.mirror, sample_ids, epochs)
+        _plan_train(shapes, *words, *self.scale, *self.ratio, start, shape, flips)
         return start, shape, flips
+
+
+@dataclass(frozen=True)
+class PadPlan:
+    """Zeros on all sides, a window of fixed size anywhere in the result, and a random horizontal flip.
+
+    As torchvision's ``RandomCrop(size, padding)``: the border is black, 0 before normalisation. A box may start at a
+    negative pixel and end behind the image: what lies outside is border.
+
+    Args:
+        seed: 64-bit integer, the key of all draws.
+        size: side of the window in pixels.
+        padding: width of the border in pixels.
+        mirror: probability of a flip.
+
+    Raises:
+        ValueError: a value is out of range, or, when called, an image with its border is smaller than the window.
+    """
+
+    seed: int = 0
+    size: int = 32
+    padding: int = 4
+    mirror: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+        object.__setattr__(self, "mirror", checked_probability("mirror", self.mirror))
+        if self.size < 1 or self.padding < 0:
+            raise ValueError(f"size={self.size}, padding={self.padding}: expected at least 1 and 0 pixels")
+
+    def __call__(self, shapes: Shapes, sample_ids: npt.ArrayLike, epochs: npt.ArrayLike) -> Boxes:
+        """Boxes of a batch, see ``TrainPlan``."""
+        sides = _sides(shapes)
+        places = sides + 2 * self.padding - self.size + 1
+        if places.size and places.min() < 1:
+            height, width = sides[places.min(axis=1).argmin()]
+            raise ValueError(
+                f"padding={self.padding}: an image of {height} x {width} with this border on each side is smaller than"
+                f" size={self.size}; raise padding, or choose another crop"
+            )
+        start, flips = _placed(places, _words(self.seed, self.mirror, sample_ids, epochs))
+        return start - np.int32(self.padding), np.full_like(start, self.size), flips
+
+
+@dataclass(frozen=True)
+class ShortSidePlan:
+    """Resize the short side to ``resize``, cut ``size`` x ``size`` anywhere, flip at random: as one box of the source.
+
+    The box is a square of whole source pixels with side ``round(short * size / resize)`` (half to even, at least 1),
+    anywhere in the image. Resampling it to ``size`` x ``size`` is the two-step rule up to that rounding: the scale is
+    off by at most half a source pixel in ``side``, and crops start at whole source pixels.
+
+    Args:
+        seed: 64-bit integer, the key of all draws.
+        size: output side in pixels.
+        resize: short side after the resize that the box stands for, at least ``size``.
+        mirror: probability of a flip.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    seed: int = 0
+    size: int = 224
+    resize: int = 256
+    mirror: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+        object.__setattr__(self, "mirror", checked_probability("mirror", self.mirror))
+        _check_resize(self.size, self.resize, "crop")
+
+    def __call__(self, shapes: Shapes, sample_ids: npt.ArrayLike, epochs: npt.ArrayLike) -> Boxes:
+        """Boxes of a batch, see ``TrainPlan``."""
+        sides = _sides(shapes)
+        side = np.maximum(np.rint(sides.min(axis=1, keepdims=True) * self.size / self.resize).astype(np.int64), 1)
+        start, flips = _placed(sides - side + 1, _words(self.seed, self.mirror, sample_ids, epochs))
+        return start, np.repeat(side, 2, axis=1).astype(np.int32), flips
+
+
+@dataclass(frozen=True)
+class WarpPlan:
+    """The whole image, whatever its aspect ratio, never flipped: to be resampled to the output's size."""
+
+    def __call__(self, shapes: Shapes, sample_ids: npt.ArrayLike, epochs: npt.ArrayLike) -> Boxes:
+        """Boxes of a batch, see ``TrainPlan``; keys and epochs make no difference."""
+        sides = _sides(shapes).astype(np.int32)
+        return np.zeros_like(sides), sides, np.zeros(len(sides), np.int32)
 
 
 @dataclass(frozen=True)
@@ -99,11 +190,10 @@ class EvalPlan:
     resize: int = 256
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.resize:
-            raise ValueError(f"resize={self.resize}: expected at least size={self.size}, the side of the centre crop")
+        _check_resize(self.size, self.resize, "centre crop")
 
     def __call__(
-        self, shapes: npt.NDArray[np.integer]
+        self, shapes: Shapes
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Boxes of a batch with image sizes ``shapes`` (N, >= 2), height first.
 
@@ -111,7 +201,7 @@ class EvalPlan:
             start and shape (N, 2) int32 of what to decode, in source pixels; first and last edge (N, 2) float32
             of the region to resample, relative to ``start``.
         """
-        sides = np.asarray(shapes)[:, :2].astype(np.int64)
+        sides = _sides(shapes)
         short = sides.min(axis=1, keepdims=True)
         resized = np.where(sides == short, self.resize, self.resize * sides // short)
         pixel = sides / resized  # source pixels per resized pixel
@@ -125,7 +215,7 @@ class EvalPlan:
 
 @kernel
 def _plan_train(  # type: ignore[no-untyped-def]
-    shapes, ids, epochs, seed, scale_low, scale_high, ratio_low, ratio_high, flip_below, start, shape, mirror
+    shapes, ids, epochs, seed, flip_below, scale_low, scale_high, ratio_low, ratio_high, start, shape, mirror
 ):
     log_low, log_high = math.log(ratio_low), math.log(ratio_high)
     unit = 2.0**-32
@@ -160,6 +250,39 @@ def _central_box(height, width, ratio_low, ratio_high):  # type: ignore[no-untyp
     elif width / height > ratio_high:
         box_w = max(np.int64(np.rint(height * ratio_high)), 1)
     return min(box_h, height), min(box_w, width)
+
+
+@kernel
+def _place_windows(places, ids, epochs, seed, flip_below, start, mirror):  # type: ignore[no-untyped-def]
+    """Starts (N, 2) from 0 to ``places`` (N, 2) - 1, and flip flags (N,)."""
+    for n in range(len(ids)):
+        flip, _, _, _ = philox4x32(np.uint64(MIRROR_BLOCK), epochs[n], ids[n], seed)
+        mirror[n] = flip < flip_below
+        w0, w1, _, _ = philox4x32(np.uint64(WINDOW_BLOCK), epochs[n], ids[n], seed)
+        start[n, 0] = (w0 * np.uint64(places[n, 0])) >> np.uint64(32)
+        start[n, 1] = (w1 * np.uint64(places[n, 1])) >> np.uint64(32)
+
+
+def _placed(places: npt.NDArray[np.int64], words: _Words) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    start, flips = np.empty((len(places), 2), np.int32), np.empty(len(places), np.int32)
+    _place_windows(places, *words, start, flips)
+    return start, flips
+
+
+def _words(seed: int, mirror: float, ids: npt.ArrayLike, epochs: npt.ArrayLike) -> _Words:
+    """What kernels draw with: ids, epochs, seed and the threshold of a flip, as 64-bit words."""
+    keys = np.asarray(ids).astype(np.uint64), np.asarray(epochs).astype(np.uint64)
+    return *keys, np.uint64(as_u64(seed)), np.uint64(threshold(mirror))
+
+
+def _sides(shapes: Shapes) -> npt.NDArray[np.int64]:
+    """(N, 2) height and width."""
+    return np.asarray(shapes)[:, :2].astype(np.int64)
+
+
+def _check_resize(size: int, resize: int, crop: str) -> None:
+    if not 1 <= size <= resize:
+        raise ValueError(f"resize={resize}: expected at least size={size}, the side of the {crop}")
 
 
 def _interval(name: str, value: Sequence[float], high: float) -> tuple[float, float]:

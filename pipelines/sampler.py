@@ -1,14 +1,15 @@
 """Which samples make up which batch: pure functions of (seed, epoch, batch index), with no state.
 
-The order of an epoch is the order of 64-bit Philox words drawn per sample id, so it needs no generator and is
-the same for every world size. Global batch g is the run ``[g * B, (g + 1) * B)`` of that order, with
-B = batch_size * world_size; rank r takes the r-th slice of it.
+The order of an epoch is that of 64-bit Philox words drawn per sample id, or is itself drawn word by word, so it needs
+no generator and is the same for every world size. Global batch g is the run ``[g * B, (g + 1) * B)`` of that order,
+with B = batch_size * world_size; rank r takes the r-th slice of it.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,13 @@ from has_dali.kernels.contract import PLAN_BLOCK, as_u64
 from has_dali.kernels.philox import philox4x32
 from has_dali.kernels.policy import checked_seed
 
-# Counter block of the shuffle; crops and mirror (plan.py) take lower ones.
+# Counter blocks of the orders; crops and mirror (plan.py) take lower ones.
 SHUFFLE_BLOCK = PLAN_BLOCK + 512
+BALANCED_BLOCK = PLAN_BLOCK + 513
 MAX_EPOCH = 2**32 - 1  # an epoch is one 32-bit word of the counter
+MAX_DRAWS = 2**31  # of an epoch, and ids of the samples drawn: both fit one key, which stays positive
+
+Position: TypeAlias = tuple[int, int]  # epoch, index of the batch within the epoch
 
 
 class Sampler:
@@ -84,6 +89,25 @@ class Sampler:
 
     def ids(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
         """Ids of this rank's batch ``index`` in ``epoch``: (batch_size,) int64, shorter at the end of evaluation."""
+        return self.order(epoch)[self._span(index)]
+
+    def keys(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+        """What crops and masks of the same batch are drawn from, (batch_size,) int64: different within an epoch."""
+        return self.ids(epoch, index)
+
+    def following(self, position: Position) -> Position | None:
+        """The batch to be computed after ``position``, or None.
+
+        Training goes from one epoch straight into the next. Evaluation stops at the end of its epoch, since nobody may
+        ask for the next one for long.
+        """
+        epoch, index = position
+        if index + 1 < len(self):
+            return epoch, index + 1
+        return (epoch + 1, 0) if self.train and epoch < MAX_EPOCH else None
+
+    def _span(self, index: int) -> slice:
+        """Where this rank's batch lies in the order."""
         if not 0 <= index < len(self):
             raise IndexError(f"index={index}: expected 0 to {len(self) - 1}, the batches of an epoch")
         start = index * self.global_batch
@@ -94,7 +118,7 @@ class Sampler:
             share, extra = divmod(self._rest, self.world_size)
             start += self.rank * share + min(self.rank, extra)
             stop = start + share + (self.rank < extra)
-        return self.order(epoch)[start:stop]
+        return slice(start, stop)
 
     def _compute_order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self.train:
@@ -105,6 +129,70 @@ class Sampler:
             order = np.arange(self.count, dtype=np.int64)
         order.flags.writeable = False
         return order
+
+
+class BalancedSampler(Sampler):
+    """Training batches in which all classes are equally likely: each draw takes a class, then one of its images.
+
+    Draws are independent, so an image may come several times in an epoch, or not at all. An epoch is ``steps`` batches,
+    whatever the number of images; ``count`` and ``order`` are those of its draws. Draw i takes the words of Philox
+    counter (block, epoch, i): the first chooses the class, the second the image.
+
+    Args:
+        labels: (N,) one class per image, none negative; classes without images are never drawn.
+        batch_size: samples in a batch of this rank.
+        steps: batches in an epoch.
+        seed: 64-bit integer, the key of the draws.
+        rank: this process, from 0.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: a number is out of range, or an image has no label.
+        TypeError: a number is not an integer.
+    """
+
+    def __init__(
+        self,
+        labels: npt.NDArray[np.int64],
+        batch_size: int,
+        *,
+        steps: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        draws = at_least("steps", steps, 1) * at_least("batch_size", batch_size, 1)
+        draws *= at_least("world_size", world_size, 1)
+        if draws > MAX_DRAWS or len(labels) > MAX_DRAWS:
+            raise ValueError(
+                f"steps={steps}: {draws} draws in an epoch, from {len(labels)} images; at most 2**31 of each fit a key"
+            )
+        if not len(labels) or labels.min() < 0:
+            raise ValueError("labels: drawing by class needs a label for every image; use a class folder, or labels=")
+        super().__init__(draws, batch_size, train=True, seed=seed, rank=rank, world_size=world_size)
+        self._by_class = np.argsort(labels, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.unique(labels, return_counts=True)[1])])
+
+    def keys(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+        """Sample ids with the number of the draw in the high 32 bits: an image drawn twice is cropped anew."""
+        span = self._span(index)
+        return self.order(epoch)[span] | np.arange(span.start, span.stop) << 32
+
+    def _compute_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        order = np.empty(self.count, np.int64)
+        _draw_balanced(order, self._by_class, self._starts, np.uint64(epoch), np.uint64(as_u64(self.seed)))
+        order.flags.writeable = False
+        return order
+
+
+@kernel
+def _draw_balanced(order, by_class, starts, epoch, seed):  # type: ignore[no-untyped-def]
+    """Fill ``order`` with draws from ``by_class``, ids sorted by class; class c begins at ``starts[c]``."""
+    for i in range(len(order)):
+        w0, w1, _, _ = philox4x32(np.uint64(BALANCED_BLOCK), epoch, np.uint64(i), seed)
+        drawn = np.int64((w0 * np.uint64(len(starts) - 1)) >> np.uint64(32))
+        images = np.uint64(starts[drawn + 1] - starts[drawn])
+        order[i] = by_class[starts[drawn] + np.int64((w1 * images) >> np.uint64(32))]
 
 
 @kernel

@@ -6,6 +6,7 @@ table of zero-ended rows.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -40,7 +41,7 @@ class FileSource:
             raise ValueError("data is empty: expected at least one image file")
         self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
         self._offsets = np.concatenate([[0], np.cumsum([len(path) for path in encoded], dtype=np.int64)])
-        self.labels = _checked_labels(labels, len(encoded))
+        self.labels = checked_labels(labels, len(encoded), "file")
         self.classes = tuple(classes)
 
     def __len__(self) -> int:
@@ -65,6 +66,22 @@ class FileSource:
         for row, path in zip(table, paths, strict=True):
             row[: len(path)] = path
         return table
+
+    def select(self, ids: npt.ArrayLike) -> FileSource:
+        """The samples ``ids``, (M,) integers, as a source of their own: sample ``ids[i]`` becomes sample i."""
+        chosen = checked_ids(ids, len(self))
+        return FileSource([self.path(i) for i in chosen.tolist()], self.labels[chosen], self.classes)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the names, the order or the labels of the files, not with their place.
+
+        Names count relative to the deepest folder that holds all files; contents are not read.
+        """
+        paths = [self.encoded_path(i).tobytes() for i in range(len(self))]
+        low, high = min(paths), max(paths)  # what these two share, all share
+        shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+        root = low.rfind(os.fsencode(os.sep), 0, shared) + 1
+        return digest_of(b"\0".join(path[root:] for path in paths), self.labels)
 
 
 def open_source(data: PathLike | Sequence[PathLike] | FileSource, labels: npt.ArrayLike | None = None) -> FileSource:
@@ -141,12 +158,34 @@ def _raise(error: OSError) -> None:
     raise type(error)(f"data: cannot read folder {error.filename!r}: {error.strerror}; check its permissions")
 
 
-def _checked_labels(labels: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
+def checked_labels(labels: npt.ArrayLike | None, count: int, sample: str) -> npt.NDArray[np.int64]:
+    """(count,) int64 labels, -1 each where there are none; ``sample`` is what one of them belongs to, in words."""
     if labels is None:
         return np.full(count, -1, np.int64)
     values = np.asarray(labels)
     if values.dtype.kind not in "iu" and values.size:
         raise TypeError(f"labels: expected integers, got dtype {values.dtype}")
     if values.shape != (count,):
-        raise ValueError(f"labels: expected {count} integers, one per file, got shape {values.shape}")
+        raise ValueError(f"labels: expected {count} integers, one per {sample}, got shape {values.shape}")
     return values.astype(np.int64)
+
+
+def checked_ids(ids: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    """(M,) int64 sample ids from 0 to count - 1, at least one, or an error that says which is wrong."""
+    values = np.asarray(ids)
+    if values.dtype.kind not in "iu" or values.ndim != 1 or not values.size:
+        raise ValueError(
+            f"ids: expected a list of at least one integer, got dtype {values.dtype} and shape {values.shape}"
+        )
+    outside = values[(values < 0) | (values >= count)]
+    if outside.size:
+        raise ValueError(f"ids: expected sample ids from 0 to {count - 1}, got {outside[0]}")
+    return values.astype(np.int64)
+
+
+def digest_of(*parts: bytes | npt.NDArray) -> str:
+    """16 hex digits of the SHA-256 of some bytes and contiguous arrays, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else part.data)
+    return digest.hexdigest()[:16]

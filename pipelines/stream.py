@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 
 from has_dali.pipelines import broken, graph
-from has_dali.pipelines.sampler import MAX_EPOCH, Sampler
+from has_dali.pipelines.sampler import Position, Sampler
 from has_dali.pipelines.sources import FileSource
+from has_dali.pipelines.spec import ImageSpec
 
-Position: TypeAlias = tuple[int, int]  # epoch, index of the batch within the epoch
 IdArray: TypeAlias = "npt.NDArray[np.int64]"
 
 
@@ -24,29 +24,24 @@ class Scheduled:
 
     position: Position
     ids: IdArray
+    keys: IdArray
 
 
 class Feeder:
-    """What the pipeline calls for its next batch; records what it gave out.
+    """What the pipeline calls for its next batch; records what it gave out."""
 
-    Training goes from one epoch straight into the next. Evaluation stops at the end of its epoch, since nobody may
-    ask for the next one for long.
-    """
-
-    def __init__(self, spec: graph.GraphSpec, source: FileSource, sampler: Sampler) -> None:
+    def __init__(self, spec: ImageSpec, source: FileSource, sampler: Sampler) -> None:
         self._spec, self._source, self._sampler = spec, source, sampler
-        self.next: Position = (0, 0)
+        self.next: Position | None = (0, 0)
         self.scheduled: deque[Scheduled] = deque()
 
     def __call__(self) -> graph.Inputs:
-        epoch, index = self.next
-        if index >= len(self._sampler) or epoch > MAX_EPOCH:
+        if self.next is None:
             raise StopIteration
-        ids = self._sampler.ids(epoch, index)
-        self.scheduled.append(Scheduled(self.next, ids))
-        last = index + 1 == len(self._sampler)
-        self.next = (epoch + 1, 0) if last and self._sampler.train else (epoch, index + 1)
-        return graph.graph_inputs(self._spec, self._source, ids, epoch)
+        batch = Scheduled(self.next, self._sampler.ids(*self.next), self._sampler.keys(*self.next))
+        self.scheduled.append(batch)
+        self.next = self._sampler.following(batch.position)
+        return graph.graph_inputs(self._spec, self._source, batch.ids, batch.keys, batch.position[0])
 
 
 class BatchStream:
@@ -66,7 +61,7 @@ class BatchStream:
 
     def __init__(
         self,
-        spec: graph.GraphSpec,
+        spec: ImageSpec,
         source: FileSource,
         sampler: Sampler,
         threads: int,
@@ -111,7 +106,7 @@ class BatchStream:
         """Drop the pipeline and the work under way; the next batch builds another."""
         self._pipeline = None
         self._feeder.scheduled.clear()
-        self._feeder.next = (-1, 0)  # no position: the next batch seeks
+        self._feeder.next = None  # the next batch seeks
 
     def _seek(self, position: Position) -> None:
         scheduled = self._feeder.scheduled
@@ -151,7 +146,7 @@ class BatchStream:
         scheduled = list(self._feeder.scheduled)
         self.close()  # DALI gives up a pipeline in which an operator failed
         for entry in scheduled:
-            found = broken.broken_files(self.spec, self._source, entry.ids, entry.position[0])
+            found = broken.broken_files(self.spec, self._source, entry.ids, entry.keys, entry.position[0])
             if found:
                 return found
         return []

@@ -13,6 +13,7 @@ from has_dali import doctor
 from has_dali.kernels import dispatch
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import EvalPlan, FileSource, Sampler, TrainPlan, device, graph, stream
+from has_dali.pipelines.spec import ImageSpec
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_gpu_graph_up_to_the_driver(
 ) -> None:
     """The whole graph, real fused operator included; what is left is DALI's own wish for a driver."""
     policy = HideAndSeek() if isinstance(plan, TrainPlan) else None
-    spec = graph.GraphSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, dtype, channels_last, True)
+    spec = ImageSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, dtype, channels_last, True)
     source = FileSource(sorted(image_folder.rglob("*.jpg")))
     feeder = stream.Feeder(spec, source, Sampler(len(source), 8, train=policy is not None))
     fused, seen = graph.hfn.resize_mirror_normalize_hide, []
