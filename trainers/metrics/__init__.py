@@ -1,0 +1,1 @@
+"""The paper's metrics, and those of later papers on the same task."""
