@@ -32,6 +32,14 @@ COMMANDS = {
     ),
     "show": Command("has_dali.pipelines.commands:show", "contact sheet of any images with any policy"),
     "mean": Command("has_dali.pipelines.commands:mean", "per-channel mean and std of a training set"),
+    "bench": Command("has_dali.bench.commands:bench", "images/s and seconds per step against the alternatives"),
+    "train": Command("has_dali.trainers.commands:train", "train a task of the paper with a recipe"),
+    "eval": Command("has_dali.trainers.commands:evaluate", "metrics of a checkpoint"),
+    "recipes": Command("has_dali.trainers.commands:recipes", "the recipes that train knows"),
+    "sweep": Command("has_dali.trainers.result_commands:sweep", "the paper's ablation tables, several seeds each"),
+    "compare": Command("has_dali.trainers.result_commands:compare", "finished runs beside the paper's numbers"),
+    "figure": Command("has_dali.trainers.result_commands:figure", "the paper's figures from finished runs"),
+    "occlusion": Command("has_dali.trainers.result_commands:occlusion", "accuracy on occluded images, paired"),
     "doctor": Command(
         "has_dali.doctor:doctor", "versions, devices, the backend in use, and what is wrong if anything is"
     ),

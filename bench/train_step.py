@@ -1,0 +1,220 @@
+"""What a training step costs beside its arithmetic: waiting for images, hiding, and the trainer around the loop.
+
+Four ways take turns, each with its own network of the same recipe: the trainer (as ``has-dali train`` runs it), a bare
+PyTorch loop on the same loader, that loop without Hide-and-Seek, and that loop on one batch held in memory. Each turn
+is a segment of steps after a few that are thrown away; a segment's figure is its median step, so that a slow spell of
+the machine does not count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.nn.functional import cross_entropy
+
+from has_dali.bench import timing
+from has_dali.console import Terminal
+from has_dali.trainers.arguments import RunOptions
+from has_dali.trainers.callbacks import Speed
+from has_dali.trainers.data import ImageData
+from has_dali.trainers.run import quieten
+from has_dali.trainers.task import build_optimizer
+from has_dali.trainers.tasks import task_kind
+
+TRAINER, BARE, PLAIN, SYNTHETIC = "trainer", "bare", "plain", "synthetic"
+LABELS = {
+    TRAINER: "has-dali train",
+    BARE: "bare PyTorch loop, same loader",
+    PLAIN: "bare loop, without hiding",
+    SYNTHETIC: "bare loop, one batch held in memory",
+}
+_DISCARDED = 4
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Median seconds of a step, by way and round, and what the loop waited for the loader."""
+
+    steps: dict[str, timing.Summary]
+    input_stall: timing.Summary
+    """Share of the trainer's time, 0 to 1, that was spent waiting for batches."""
+    batch_size: int
+
+    def ratio(self, numerator: str, denominator: str) -> timing.Summary:
+        """Round-by-round ratio of two ways' steps."""
+        return timing.ratio(self.steps[numerator], self.steps[denominator])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form: seconds per step, and the derived shares."""
+        return {
+            "batch_size": self.batch_size,
+            "seconds_per_step": {name: summary.to_dict() for name, summary in self.steps.items()},
+            "trainer_over_bare": self.ratio(TRAINER, BARE).to_dict(),
+            "real_over_synthetic": self.ratio(BARE, SYNTHETIC).to_dict(),
+            "hiding_over_plain": self.ratio(BARE, PLAIN).to_dict(),
+            "input_stall": self.input_stall.to_dict(),
+        }
+
+
+def measure(
+    options: RunOptions, data: Path, rounds: int, steps: int, advance: Callable[..., None] = lambda steps=1: None
+) -> StepReport:
+    """Time the ways in turns.
+
+    Args:
+        options: the recipe that is timed.
+        data: its data set.
+        rounds: turns of each way.
+        steps: steps of a turn that count.
+        advance: called after every turn.
+    """
+    quieten()
+    kind = task_kind(options.task)
+    images = kind.open_data(data, options.settings)
+    found: dict[str, list[float]] = {name: [] for name in LABELS}
+    stalls: list[float] = []
+    loops = {name: _Loop(options, images, name) for name in (BARE, PLAIN, SYNTHETIC)}
+    trainer = _TrainerTurns(options, images, steps)
+    for turn in range(rounds):
+        for name in timing.rotated(list(LABELS), turn):
+            timing.settle()
+            if name == TRAINER:
+                seconds, stall = trainer.turn()
+                stalls.append(stall)
+            else:
+                seconds = loops[name].turn(steps)
+            found[name].append(seconds)
+            advance()
+    return StepReport(
+        {name: timing.Summary(tuple(values)) for name, values in found.items()},
+        timing.Summary(tuple(stalls)),
+        options.settings.loader.batch_size,
+    )
+
+
+def show(terminal: Terminal, report: StepReport, title: str) -> None:
+    """The table and the three ratios in words."""
+    rows = []
+    for name, label in LABELS.items():
+        summary = report.steps[name]
+        ratio = report.ratio(name, BARE)
+        rate = report.batch_size / summary.median
+        rows.append([label, f"{1000 * summary.median:.2f}", f"{1000 * summary.iqr:.2f}", f"{rate:,.0f}", _times(ratio)])
+    terminal.table(title, ["way", "ms/step", "IQR", "images/s", "over the bare loop"], rows)
+    terminal.say(
+        f"trainer over bare loop: {_times(report.ratio(TRAINER, BARE))} (bar: at most 1.03); real data over one batch"
+        f" in memory: {_times(report.ratio(BARE, SYNTHETIC))}; with hiding over without:"
+        f" {_times(report.ratio(BARE, PLAIN))}; input stall {report.input_stall.median:.2%} (bar: at most 1 % on a CPU)"
+    )
+
+
+def _times(ratio: timing.Summary) -> str:
+    first, third = ratio.quartiles
+    return f"{ratio.median:.3f} ({first:.3f}-{third:.3f})"
+
+
+class _Loop:
+    """A bare PyTorch training loop that is stopped and continued."""
+
+    def __init__(self, options: RunOptions, images: Any, way: str) -> None:
+        settings = options.settings
+        if way == PLAIN:
+            settings = replace(settings, hide=replace(settings.hide, method="none"))
+        torch.manual_seed(options.seed)
+        kind = task_kind(options.task)
+        model = kind.build_model(settings, len(images.classes), options.seed)
+        self.device = _device()
+        memory_format = torch.channels_last if settings.model.channels_last else torch.contiguous_format
+        self.model = model.to(self.device).to(memory_format=memory_format)
+        if settings.model.compile:
+            self.model.compile()
+        self.optimizer = build_optimizer(self.model, settings.optim)
+        mixed = options.trainer["precision"] == "bf16-mixed"
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
+        loader = ImageData(images, settings, options.seed).train_loader(settings.loader.size, device=self.device)
+        self.batches: Iterator[Any] = timing.endless(loader)
+        if way == SYNTHETIC:
+            self.batches = _repeated(next(self.batches))
+
+    def turn(self, steps: int) -> float:
+        """Median seconds of ``steps`` steps."""
+        times = []
+        for _ in range(_DISCARDED):
+            self._step()
+        for _ in range(steps):
+            start = time.perf_counter()
+            self._step()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def _step(self) -> None:
+        batch = next(self.batches)
+        with self.autocast:
+            loss = cross_entropy(self.model(batch["image"]), batch["label"])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+class _StepTimes(pl.Callback):
+    """When steps end."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """One more."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+class _TrainerTurns:
+    """The trainer with the callbacks of a run, one short fit per turn on the same network."""
+
+    def __init__(self, options: RunOptions, images: Any, steps: int) -> None:
+        self.options, self.steps = options, steps
+        kind = task_kind(options.task)
+        classes = len(images.classes)
+        torch.manual_seed(options.seed)
+        model = kind.build_model(options.settings, classes, options.seed)
+        epochs = options.trainer["max_epochs"]
+        self.task = kind.module(model, options.settings, classes, options.seed, epochs, name=kind.name)
+        self.data = ImageData(images, options.settings, options.seed)
+
+    def turn(self) -> tuple[float, float]:
+        """Median seconds of a step, and the share of the time that the loop waited."""
+        times, speed = _StepTimes(), Speed()
+        trainer = pl.Trainer(
+            max_steps=_DISCARDED + self.steps + 1,
+            limit_val_batches=0,
+            precision=self.options.trainer["precision"],
+            callbacks=[speed, times],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            devices=1,
+        )
+        trainer.fit(self.task, datamodule=self.data)
+        ends = times.ends[_DISCARDED:]
+        return statistics.median(b - a for a, b in itertools.pairwise(ends)), speed.input_stall
+
+
+def _repeated(batch: Any) -> Iterator[Any]:
+    while True:
+        yield batch
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

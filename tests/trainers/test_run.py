@@ -1,0 +1,268 @@
+"""Runs end to end on a tiny data set: what they leave behind, resuming, stopping, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from has_dali.cli import main
+
+SMALL = ["--loader.batch_size", "16", "--loader.threads", "1", "--trainer.precision", "32-true", "--quiet"]
+CLASSIFY = [
+    "train", "classification", "--recipe", "cifar10-small", "--loader.size", "24", "--loader.eval_resize", "24", *SMALL,
+    "--hide.preset", "null", "--hide.patch_sizes", "[6]", "--model.name", "smallnet", "--model.dropout", "0.3",
+    "--model.width", "0.25", "--optim.lr", "0.05", "--trainer.check_val_every_n_epoch", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of convolutions on the CPU depend on the number of threads, which is the machine's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def classify(data: Path, out: Path, epochs: int, *options: str) -> dict:
+    code = main([*CLASSIFY, "--data", str(data), "--out", str(out), "--trainer.max_epochs", str(epochs), *options])
+    assert code == 0
+    return json.loads((out / "report.json").read_text())
+
+
+def test_the_last_checkpoint_is_the_last_even_when_an_earlier_one_is_better(
+    squares_folder: Path, tmp_path: Path
+) -> None:
+    worse = ["--optim.schedule", "phases", "--optim.phases", "[[0,0.05,0.0],[2,3.0,0.0]]", "--optim.warmup_epochs", "0"]
+    report = classify(squares_folder, tmp_path, 3, *worse)
+    assert report["metrics"]["best"]["top1"] > report["metrics"]["last"]["top1"]
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 18
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] < 18
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    classify(squares_folder, out, 3)
+    return out
+
+
+def test_the_report_of_a_run(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    assert report["version"] == 1 and report["task"] == "classification" and report["recipe"] == "cifar10-small"
+    assert report["dataset"]["train_images"] == 96 and report["dataset"]["val_images"] == 30
+    assert report["dataset"]["classes"] == 3 and report["epochs"] == 3 and report["steps"] == 18
+    assert report["metrics"]["last"]["top1"] > 60  # chance is 33
+    assert [epoch for epoch, _ in report["curves"]["top1"]] == [1, 2, 3]
+    assert report["curves"]["top1"][-1][1] == pytest.approx(report["metrics"]["last"]["top1"])
+    assert max(point[1] for point in report["curves"]["top1"]) == pytest.approx(report["metrics"]["best"]["top1"])
+    assert 0.4 < report["hidden_fraction"] < 0.6  # 48 images of 16 cells at p_hide .5: standard deviation .018
+    assert report["images_per_second"] > 0 and 0 <= report["input_stall"] < 1
+    assert torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 18  # whatever is best
+    assert list((whole / "logs" / "csv").rglob("metrics.csv"))
+    assert list((whole / "logs" / "tensorboard").rglob("events*"))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    whole: Path, squares_folder: Path, tmp_path: Path
+) -> None:
+    classify(squares_folder, tmp_path / "again", 3, "--loader.prefetch", "3")
+    assert same(weights(whole), weights(tmp_path / "again"))
+    classify(squares_folder, tmp_path / "other", 3, "--seed", "1")
+    assert not same(weights(whole), weights(tmp_path / "other"))
+
+
+class ThrownError(Exception):
+    """What a test throws into a run."""
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5, 6, 11])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    whole: Path, squares_folder: Path, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from has_dali.trainers.classification import ClassificationTask
+
+    straight, done = ClassificationTask.loss, []
+
+    def loss(self: ClassificationTask, batch: dict) -> torch.Tensor:
+        if len(done) == steps + 1:
+            raise ThrownError
+        done.append(1)
+        return straight(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "loss", loss)
+        patch.setenv("HAS_DALI_DEBUG", "1")
+        with pytest.raises(ThrownError):
+            classify(squares_folder, tmp_path, 3, "--save_every", "1")
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= steps
+    report = classify(squares_folder, tmp_path, 3, "--save_every", "1", "--resume")
+    assert same(weights(whole), weights(tmp_path))
+    before = json.loads((whole / "report.json").read_text())
+    assert report["metrics"]["last"] == before["metrics"]["last"]
+    assert [epoch for epoch, _ in report["curves"]["top1"]] == [1, 2, 3]
+
+
+def test_a_signal_saves_the_run_and_resuming_ends_it_the_same(
+    whole: Path, squares_folder: Path, tmp_path: Path
+) -> None:
+    argv = [*CLASSIFY, "--data", str(squares_folder), "--out", str(tmp_path), "--trainer.max_epochs", "3"]
+    slow = (
+        "import sys, time\nfrom has_dali.cli import main\n"
+        "from has_dali.trainers.classification import ClassificationTask as T\nstraight = T.loss\n"
+        "def loss(self, batch):\n    print('step', flush=True); time.sleep(0.3); return straight(self, batch)\n"
+        "T.loss = loss\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for _ in range(8):
+        assert "step" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.strip().splitlines()[-1] == "has-dali train: interrupted"
+    assert not (tmp_path / "report.json").exists()
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 6 < saved["global_step"] < 18
+    classify(squares_folder, tmp_path, 3, "--resume")
+    assert same(weights(whole), weights(tmp_path))
+
+
+def failing(data: Path, out: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
+    argv = [*CLASSIFY, "--data", str(data), "--out", str(out), "--trainer.max_epochs", "3", *options]
+    assert main(argv) in (1, 2)
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) <= 2, error
+    return "\n".join(error)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    whole: Path, squares_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = failing(squares_folder, whole, "--resume", "--hide.p_hide", "0.3", capsys=capsys)
+    assert "hide.p_hide: 0.3, None in the checkpoint" in error and "--out" in error
+    error = failing(squares_folder, whole, "--resume", "--seed", "5", capsys=capsys)
+    assert "seed: 5, 0 in the checkpoint" in error
+
+
+def test_nothing_to_resume_from(squares_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no checkpoint to resume from" in failing(squares_folder, tmp_path / "new", "--resume", capsys=capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_saves_the_state(
+    squares_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = failing(squares_folder, tmp_path, "--optim.lr", "1e30", "--optim.warmup_epochs", "0", capsys=capsys)
+    assert "the loss is" in error and "batch" in error and "Sample ids:" in error
+    ids = [int(word) for word in error.partition("Sample ids:")[2].split(",")]
+    assert len(ids) == 16 and all(0 <= i < 96 for i in ids)
+    saved = torch.load(tmp_path / "checkpoints" / "nonfinite.ckpt", weights_only=True)
+    assert saved["has_dali"]["task"] == "classification"
+
+
+def test_out_of_memory_says_what_to_lower(
+    squares_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from has_dali.trainers.classification import ClassificationTask
+
+    def loss(self: object, batch: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(ClassificationTask, "loss", loss)
+    error = failing(squares_folder, tmp_path, capsys=capsys)
+    assert "raise trainer.accumulate_grad_batches (now 1)" in error and "loader.batch_size (now 16)" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--loader.batch_size", "17", "--trainer.accumulate_grad_batches", "2"],
+            "expected a multiple of 1 processes x 2",
+        ),
+        (["--loader.sampling", "class-balanced"], "loader.steps=None"),
+        (["--hide.preset", "no"], "preset 'no' is unknown"),
+        (["--model.name", "resnet999"], "resnet999"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs=0: expected a whole number from 1"),
+    ],
+)
+def test_settings_that_cannot_be(
+    squares_folder: Path, tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in failing(squares_folder, tmp_path, *options, capsys=capsys)
+
+
+def test_missing_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, message in (
+        (["train"], "TASK is missing"),
+        (["train", "clasification"], "task 'clasification' is unknown"),
+        (["train", "classification"], "--recipe NAME is missing"),
+        (["train", "classification", "--recipe", "cifar10-smal"], "did you mean cifar10-small?"),
+        (["train", "classification", "--recipe", "cifar10-small"], "--data DIR is missing"),
+    ):
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_accumulation_takes_the_same_images_per_step(whole: Path, squares_folder: Path, tmp_path: Path) -> None:
+    report = classify(squares_folder, tmp_path, 3, "--trainer.accumulate_grad_batches", "2", "--model.dropout", "0.0")
+    assert report["steps"] == 18
+
+
+def test_progressive_resolution_ema_and_compilation_run(squares_folder: Path, tmp_path: Path) -> None:
+    options = ["--loader.sizes", "[[0,16],[2,24]]", "--loader.crop", "random-resized", "--optim.ema", "0.9"]
+    report = classify(squares_folder, tmp_path, 3, *options, "--loader.eval_size", "24")
+    assert report["steps"] == 18 and report["metrics"]["last"]["top1"] > 33
+
+
+def test_eval_gives_the_metrics_of_the_run(
+    whole: Path, squares_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "eval.json"
+    argv = ["eval", "classification", "--data", str(squares_folder), "--device", "cpu", "--json", str(found)]
+    assert main([*argv, "--ckpt", str(whole / "checkpoints" / "last.ckpt")]) == 0
+    expected = json.loads((whole / "report.json").read_text())["metrics"]["last"]
+    assert json.loads(found.read_text())["metrics"] == pytest.approx(expected, abs=1e-4)
+    capsys.readouterr()
+    argv[1] = "localisation"
+    assert main([*argv, "--ckpt", str(whole / "checkpoints" / "last.ckpt")]) == 2
+    assert "a checkpoint of classification, expected one of localisation" in capsys.readouterr().err
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"not a checkpoint")
+    assert main([*argv, "--ckpt", str(broken)]) == 2
+    assert "not a checkpoint, or a damaged one" in capsys.readouterr().err
+
+
+def test_two_processes_under_torchrun_take_the_steps_of_one(whole: Path, squares_folder: Path, tmp_path: Path) -> None:
+    argv = [*CLASSIFY, "--data", str(squares_folder), "--out", str(tmp_path), "--trainer.max_epochs", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "has_dali"]
+    start = time.time()
+    done = subprocess.run(
+        [*command, *argv, "--trainer.accelerator", "cpu", "--model.dropout", "0.0"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 12 and report["metrics"]["last"]["top1"] > 0
+    assert report["wall_seconds"] < time.time() - start

@@ -1,0 +1,109 @@
+"""Loaders as a trainer sees them: with the time that it waited for batches, and with a resolution per epoch."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from has_dali.pipelines.loader import Batch, ImageLoader
+
+
+class TimedBatches:
+    """A loader that measures how long its reader waits; length, state and batches are the loader's.
+
+    Args:
+        loader: an ``ImageLoader``, or anything with its length, iterator and state.
+        epoch: gives the epoch under way when a loop takes its first batch; None: the loader counts. A trainer that
+            resumes from the end of an epoch starts without the loader's state.
+    """
+
+    def __init__(self, loader: Any, epoch: Callable[[], int] | None = None) -> None:
+        self.loader, self._epoch = loader, epoch
+        self.waited = 0.0
+        """Seconds spent in waiting for batches, but for the very first one."""
+        self.first = 0.0
+        """Seconds that the first batch took: starting the pipeline and filling it."""
+        self.batches = 0
+        """Batches handed out."""
+
+    def __len__(self) -> int:
+        """Batches per epoch on this rank."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch, from the first request on."""
+        if self._epoch is not None:
+            self.loader.set_epoch(self._epoch())  # a position loaded within that epoch stays
+        batches = iter(self.loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if self.batches:
+                self.waited += time.perf_counter() - start
+            else:
+                self.first = time.perf_counter() - start
+            self.batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the loader."""
+        state: dict[str, Any] = self.loader.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position."""
+        self.loader.load_state_dict(state)
+
+
+class ProgressiveLoader:
+    """A loader whose image size follows a table of epochs: cheap small images first (progressive resolution).
+
+    Args:
+        make: makes a loader of a given image size; order and ids must not depend on the size.
+        sizes: [[first epoch, side], ...], the first from epoch 0 on.
+
+    Raises:
+        ValueError: the table is malformed.
+    """
+
+    def __init__(self, make: Callable[[int], ImageLoader], sizes: Sequence[Sequence[int]]) -> None:
+        starts = [row[0] for row in sizes if len(row) == 2]
+        if len(starts) != len(sizes) or not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"loader.sizes={list(sizes)}: expected [[0, side], [epoch, side], ...] with rising epochs")
+        self._make, self._starts, self._sides = make, starts, [row[1] for row in sizes]
+        self._side = self._sides[0]
+        self._loader = make(self._side)
+
+    def __len__(self) -> int:
+        """Batches per epoch on this rank."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch, at its size."""
+        loader = self._loader
+        loader.set_epoch(loader.next_epoch)  # keeps a position loaded within it
+        side = self.side(loader.epoch)
+        if side != self._side:
+            self._side, self._loader = side, self._make(side)
+            self._loader.load_state_dict(loader.state_dict())
+        return iter(self._loader)
+
+    def state_dict(self) -> dict[str, int]:
+        """Position of the loader."""
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position."""
+        self._loader.load_state_dict(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the next one; a position loaded within it stays."""
+        self._loader.set_epoch(epoch)
+
+    def side(self, epoch: int) -> int:
+        """Image side in an epoch."""
+        return self._sides[bisect_right(self._starts, epoch) - 1]

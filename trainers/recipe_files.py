@@ -1,0 +1,84 @@
+"""Recipes: named settings of a task, as YAML files that ship with the package or lie anywhere on disk.
+
+A recipe holds the groups of its task's settings, ``trainer`` (pytorch-lightning's Trainer) and, at the top:
+``task``, ``help`` (one line), ``data: toy`` where it renders its own data, and ``arms``: names of variants with the
+settings that they change, which ``train`` runs one after the other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_HEADER = ("task", "help", "data", "arms")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe.
+
+    Args:
+        name: its name, or its file for one outside the package.
+        task: the task that it is for.
+        help: one line.
+        data: "toy" where it renders its own data.
+        arms: variant -> options that differ, such as {"has": {"hide.method": "has"}}.
+        settings: groups of settings, and ``trainer``.
+    """
+
+    name: str
+    task: str
+    help: str
+    data: str | None
+    arms: dict[str, dict[str, Any]]
+    settings: dict[str, Any] = field(repr=False)
+
+
+def load_recipe(name: str, task: str) -> Recipe:
+    """A recipe of the package by name, or of a YAML file by its path.
+
+    Raises:
+        ValueError: there is no such recipe for the task, or the file is malformed.
+        OSError: the file cannot be read.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _checked(_read(Path(name).read_text(), name), task)
+    ours = {recipe.name: recipe for recipe in all_recipes() if recipe.task == task}
+    if name not in ours:
+        near = difflib.get_close_matches(name, ours, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(ours))}, or a .yaml file"
+        raise ValueError(f"--recipe {name}: no such recipe for {task}: {hint}")
+    return ours[name]
+
+
+@lru_cache(maxsize=1)
+def all_recipes() -> tuple[Recipe, ...]:
+    """Every recipe of the package, by task and name."""
+    found = []
+    for entry in files("has_dali.trainers.recipes").iterdir():
+        if entry.name.endswith(".yaml"):
+            found.append(_read(entry.read_text(), entry.name.removesuffix(".yaml").partition("-")[2]))
+    return tuple(sorted(found, key=lambda recipe: (recipe.task, recipe.name)))
+
+
+def _read(text: str, name: str) -> Recipe:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("task"), str):
+        raise ValueError(f"recipe {name}: expected a mapping with a task, such as task: classification")
+    header = {key: content.pop(key, None) for key in _HEADER}
+    return Recipe(name, header["task"], header["help"] or "", header["data"], header["arms"] or {}, content)
+
+
+def _checked(recipe: Recipe, task: str) -> Recipe:
+    if recipe.task != task:
+        raise ValueError(f"--recipe {recipe.name}: it is for the task {recipe.task}, not {task}")
+    return recipe

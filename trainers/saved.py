@@ -1,0 +1,101 @@
+"""Networks from checkpoints: rebuilt from the settings that a checkpoint holds."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from has_dali.pipelines.device import choose_device
+from has_dali.trainers.classification import ClassificationTask
+from has_dali.trainers.evaluation import Evaluation, evaluate
+from has_dali.trainers.run import CHECKPOINTS, split
+from has_dali.trainers.settings import from_dict
+from has_dali.trainers.task import checkpoint_header
+from has_dali.trainers.tasks import task_kind
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU; only weights, numbers, strings and containers are accepted.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no checkpoint of this project.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"--ckpt {file}: no such file; a run keeps its own in {CHECKPOINTS}/")
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"--ckpt {file}: not a checkpoint, or a damaged one; give a file of has-dali train") from None
+    checkpoint_header(content, f"--ckpt {file}")
+    return content
+
+
+def task_from_checkpoint(
+    file: Path, task: str | None, classes: int, changes: Sequence[str] = (), device: str = "cpu"
+) -> ClassificationTask:
+    """The LightningModule that a checkpoint holds.
+
+    Args:
+        file: the checkpoint.
+        task: the task it must be of; None: any.
+        classes: number of classes of the data.
+        changes: settings to change, as ``group.option=value``.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: the checkpoint is of another task, recipe or number of classes.
+    """
+    content = load_checkpoint(file)
+    header = content["has_dali"]
+    if task is not None and header["task"] != task:
+        raise ValueError(f"--ckpt {file}: a checkpoint of {header['task']}, expected one of {task}")
+    kind = task_kind(header["task"])
+    settings = from_dict(kind.settings, changed(header["settings"], changes))
+    model = kind.build_model(settings, classes, header["seed"])
+    module = kind.module(
+        model, settings, classes, header["seed"], header["epochs"], header["recipe"], name=header["task"]
+    )
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\t")[-1].split())
+        raise ValueError(
+            f"--ckpt {file}: its weights do not fit {settings.model.name} with {classes} classes ({reason});"
+            " give the data set that it was trained on"
+        ) from None
+    return module.to(choose_device(device)[0])
+
+
+def changed(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Settings with some values replaced.
+
+    Raises:
+        ValueError: a change names no setting.
+    """
+    result = copy.deepcopy(settings)
+    for change in changes:
+        path, _, text = change.partition("=")
+        group, _, name = path.partition(".")
+        if name not in result.get(group, {}):
+            raise ValueError(f"--set {change}: expected GROUP.OPTION=VALUE with a setting of the checkpoint")
+        result[group][name] = yaml.safe_load(text)
+    return result
+
+
+def evaluate_checkpoint(
+    task: str, file: Path, data: Path, device: str = "auto", changes: Sequence[str] = ()
+) -> Evaluation:
+    """All metrics of a checkpoint on a data set."""
+    kind = task_kind(task)
+    header = load_checkpoint(file)["has_dali"]
+    settings = from_dict(kind.settings, changed(header["settings"], changes))
+    images = kind.open_data(data, settings)
+    module = task_from_checkpoint(file, task, len(images.classes), changes, device)
+    return evaluate(module, images, split(images, settings.loader.held_out)[1])

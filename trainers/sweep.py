@@ -1,0 +1,139 @@
+"""``has-dali sweep``: the paper's ablation tables at any scale, several seeds each, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from has_dali.console import Terminal
+from has_dali.trainers import paper
+from has_dali.trainers.arguments import RunOptions
+from has_dali.trainers.arms import ARMS, Arm, Scale
+from has_dali.trainers.jobs import Job, run_jobs
+from has_dali.trainers.report import read_report
+from has_dali.trainers.tasks import task_kind
+
+METRICS = {"localisation": ("gt_known", "top1_loc", "top1"), "classification": ("top1",)}
+_TITLES = {
+    "II": "patch sizes",
+    "III": "pixel dropout",
+    "IV": "average and maximum pooling",
+    "V": "hiding the first maps",
+    "VI": "hiding probability",
+    "VIII": "classification",
+    "peer": "peers",
+}
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One row of a table: an arm over its seeds, and what the paper has there."""
+
+    table: str
+    method: str
+    arm: Arm
+    values: dict[str, list[float]]
+    printed: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        names = {"table": self.table, "method": self.method, "arm": self.arm.name}
+        return {**names, "values": self.values, "paper": self.printed}
+
+
+def sweep(
+    options: RunOptions,
+    data: Path,
+    seeds: int,
+    tables: Sequence[str] | None,
+    names: Sequence[str] | None,
+    parallel: int,
+    terminal: Terminal,
+) -> list[SweepRow]:
+    """Run every arm of the tables with every seed, and print the tables.
+
+    Args:
+        options: recipe and settings that all arms share.
+        data: the data set.
+        seeds: runs per arm, with seeds 0, 1, ...
+        tables: which tables; None: all of the task.
+        names: which arms; None: all of the tables.
+        parallel: runs at a time.
+        terminal: where tables go.
+    """
+    arms = ARMS[options.task](scale_of(options))
+    known = sorted({table for arm in arms for table, _ in arm.rows})
+    for table in tables or ():
+        if table not in known:
+            raise ValueError(f"--tables {table}: {options.task} has {', '.join(known)}")
+    unknown = sorted(set(names or ()) - {arm.name for arm in arms})
+    if unknown:
+        raise ValueError(f"--arms {unknown[0]}: {options.task} has {', '.join(arm.name for arm in arms)}")
+    wanted = [arm for arm in arms if names is None or arm.name in names]
+    chosen = [arm for arm in wanted if tables is None or any(table in tables for table, _ in arm.rows)]
+    jobs = [_job(options, data, arm, seed) for seed in range(seeds) for arm in chosen]
+    run_jobs(jobs, parallel, terminal, f"{len(chosen)} arms x {seeds} seeds")
+    rows = [
+        _row(options, arm, table, method, seeds)
+        for arm in chosen
+        for table, method in arm.rows
+        if tables is None or table in tables
+    ]
+    show(terminal, options, rows)
+    return rows
+
+
+def scale_of(options: RunOptions) -> Scale:
+    """Image side of a recipe and the side of its network's first maps."""
+    size = options.settings.loader.size
+    if options.task != "localisation":
+        return Scale(size, 0)
+    model: Any = task_kind(options.task).build_model(options.settings, 2, 0)
+    with torch.inference_mode():
+        return Scale(size, model.stem(torch.zeros(1, 3, size, size)).shape[-1])
+
+
+def _job(options: RunOptions, data: Path, arm: Arm, seed: int) -> Job:
+    argv = [options.task, "--recipe", options.recipe.name, "--data", str(data), "--seed", str(seed)]
+    table, method = arm.rows[0]
+    row = [] if table == "peer" else ["--paper.table", table, "--paper.method", method]
+    return Job(
+        f"{arm.name} seed {seed}", (*argv, *options.overrides, *arm.options, *row),
+        options.out / arm.name / f"seed-{seed}",
+    )  # fmt: skip
+
+
+def _row(options: RunOptions, arm: Arm, table: str, method: str, seeds: int) -> SweepRow:
+    reports = [read_report(options.out / arm.name / f"seed-{seed}") for seed in range(seeds)]
+    names = METRICS[options.task]
+    values = {name: [report["metrics"]["last"][name] for report in reports] for name in names}
+    rows = paper.rows(table, method)
+    printed = dict(rows[0].metrics) if len(rows) == 1 else {}  # Table VIII has a row per data set
+    return SweepRow(table, method, arm, values, printed)
+
+
+def show(terminal: Terminal, options: RunOptions, rows: Sequence[SweepRow]) -> None:
+    """The tables: ours (mean and standard deviation over seeds) and the paper's, which is another data set's."""
+    names = METRICS[options.task]
+    for table in dict.fromkeys(row.table for row in rows):
+        part = [row for row in rows if row.table == table]
+        lines = []
+        for row in part:
+            cells = [row.method, row.arm.name]
+            for name in names:
+                cells += [spread(row.values[name]), f"{row.printed[name]:.2f}" if name in row.printed else ""]
+            lines.append(cells)
+        columns = ["the paper's row", "arm", *(part for name in names for part in (name, "paper"))]
+        terminal.table(f"Table {table}: {_TITLES[table]}", columns, lines)
+    terminal.say(f"ours: {options.recipe.name}, mean +- standard deviation over seeds; runs: {options.out}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several values, their sample standard deviation."""
+    mean = f"{statistics.fmean(values):.2f}"
+    return f"{mean} +- {statistics.stdev(values):.2f}" if len(values) > 1 else mean
