@@ -47,7 +47,8 @@ class ImageLoader:
     """
 
     def __init__(self, stream: Stream, source: Source, sampler: Sampler, device: torch.device) -> None:
-        self.source, self.sampler, self.device = source, sampler, device
+        # Not "sampler": trainers that find an attribute of that name take the loader for torch's own.
+        self.source, self.sample_order, self.device = source, sampler, device
         self.spec = stream.spec
         self._stream = stream
         self._epoch, self._index = 0, 0  # position of the next batch
@@ -56,11 +57,11 @@ class ImageLoader:
 
     def __len__(self) -> int:
         """Batches per epoch on this rank."""
-        return len(self.sampler)
+        return len(self.sample_order)
 
     def __repr__(self) -> str:
         """The data and everything that decides what the images look like."""
-        return f"ImageLoader({len(self.source)} images, {len(self)} batches of {self.sampler.batch_size}, {self.spec})"
+        return f"ImageLoader({len(self.source)} images, {len(self)} batches of {self.sample_order.batch_size}, {self.spec})"
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, or the rest of the epoch that ``load_state_dict`` pointed into."""
@@ -95,9 +96,9 @@ class ImageLoader:
         an epoch the position is the start of the next. A state is good for every rank, also for one that has a step
         less in evaluation.
         """
-        epoch, index = (self._epoch + 1, 0) if self._index >= self.sampler.steps else (self._epoch, self._index)
-        samples = index * self.sampler.global_batch
-        return {"version": _STATE_VERSION, "seed": self.sampler.seed, "epoch": epoch, "samples": samples}
+        epoch, index = (self._epoch + 1, 0) if self._index >= self.sample_order.steps else (self._epoch, self._index)
+        samples = index * self.sample_order.global_batch
+        return {"version": _STATE_VERSION, "seed": self.sample_order.seed, "epoch": epoch, "samples": samples}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a position that ``state_dict`` gave, over the same data with the same settings.
@@ -108,16 +109,16 @@ class ImageLoader:
         Raises:
             ValueError: the state is of another kind, or does not fit this loader's seed or batches.
         """
-        for name, value in (("version", _STATE_VERSION), ("seed", self.sampler.seed)):
+        for name, value in (("version", _STATE_VERSION), ("seed", self.sample_order.seed)):
             if state.get(name) != value:
                 raise ValueError(f"state: {name} is {state.get(name)!r}, this loader's is {value}; use the same")
         epoch = at_least("state['epoch']", state.get("epoch", -1), 0, MAX_EPOCH)
         samples = at_least("state['samples']", state.get("samples", -1), 0)
-        index, rest = divmod(samples, self.sampler.global_batch)
-        if rest or (index and index >= self.sampler.steps):
+        index, rest = divmod(samples, self.sample_order.global_batch)
+        if rest or (index and index >= self.sample_order.steps):
             raise ValueError(
-                f"state: samples={samples} is no batch boundary of this loader ({self.sampler.steps} batches of"
-                f" {self.sampler.global_batch} over all ranks); use the same data and global batch size"
+                f"state: samples={samples} is no batch boundary of this loader ({self.sample_order.steps} batches of"
+                f" {self.sample_order.global_batch} over all ranks); use the same data and global batch size"
             )
         self._epoch, self._index, self._handed_out = epoch, index, False
 

@@ -65,15 +65,15 @@ def test_class_balanced_batches(arrays: ArraySource) -> None:
     """An image drawn again in an epoch is cropped and hidden anew; the mask is that of the draw's key."""
     options = {"sampling": "class-balanced", "steps": 10, "mean": 0.5, "std": 1.0}
     balanced = _open(arrays, 6, **options)
-    assert isinstance(balanced.sampler, BalancedSampler) and len(balanced) == 10
+    assert isinstance(balanced.sample_order, BalancedSampler) and len(balanced) == 10
     looks: dict[int, set[bytes]] = {}
     for index, batch in enumerate(balanced):
         assert torch.equal(batch["label"], torch.from_numpy(arrays.labels[batch["id"].numpy()]))
-        hidden = torch.from_numpy(POLICY.mask(balanced.sampler.keys(0, index), 0, 24, 24))
+        hidden = torch.from_numpy(POLICY.mask(balanced.sample_order.keys(0, index), 0, 24, 24))
         assert torch.equal((batch["image"] == 0).all(dim=1), hidden)
         for image, sample_id in zip(batch["image"], batch["id"].tolist(), strict=True):
             looks.setdefault(sample_id, set()).add(image.numpy().tobytes())
-    draws = np.bincount(balanced.sampler.order(0))
+    draws = np.bincount(balanced.sample_order.order(0))
     assert draws.max() > 5 and all(len(found) == draws[sample_id] for sample_id, found in looks.items())
     ranks = [list(_open(arrays, 3, rank=rank, world_size=2, **options)) for rank in range(2)]
     for index, batch in enumerate(_open(arrays, 6, **options)):
