@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format wheel gpu-check clean
+.PHONY: demo test study lint format wheel gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/has-dali demo --out demo $(if $(DATA),--data $(DATA))
@@ -18,6 +18,20 @@ $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(CUDA),train,bench,dev]"
 	touch $@
+
+# The runs behind docs/results.md: DATA holds tiny-imagenet-20 and cifar-10-batches-py. Hours on two cores; what is finished is
+# not run again, and an interrupted study goes on where it was.
+STUDY ?= study
+SWEEP = $(BIN)/has-dali sweep
+SMALL = $(SWEEP) localisation --recipe small --data $(DATA)/tiny-imagenet-20 --jobs 2
+CIFAR = $(SWEEP) classification --recipe cifar10-small --data $(DATA)/cifar-10-batches-py --jobs 2
+study: $(STAMP)
+	test -n "$(DATA)" || { echo "make study: DATA=DIR is missing"; exit 2; }
+	for epochs in 10 30 60; do \
+	  $(SMALL) --seeds 3 --arms gap,has-mixed --out $(STUDY)/tiny-$$epochs --trainer.max_epochs $$epochs || exit 1; done
+	for epochs in 10 30; do \
+	  $(CIFAR) --seeds 3 --arms full,has --out $(STUDY)/cifar-$$epochs --trainer.max_epochs $$epochs || exit 1; done
+	$(SMALL) --seeds 1 --out $(STUDY)/tiny-30 --trainer.max_epochs 30
 
 # On a machine with a GPU: every check that needs one, and a report of the figures.
 gpu-check: $(STAMP)

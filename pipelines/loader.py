@@ -61,7 +61,8 @@ class ImageLoader:
 
     def __repr__(self) -> str:
         """The data and everything that decides what the images look like."""
-        return f"ImageLoader({len(self.source)} images, {len(self)} batches of {self.sample_order.batch_size}, {self.spec})"
+        batches = f"{len(self)} batches of {self.sample_order.batch_size}"
+        return f"ImageLoader({len(self.source)} images, {batches}, {self.spec})"
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, or the rest of the epoch that ``load_state_dict`` pointed into."""

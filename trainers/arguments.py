@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 from has_dali.trainers.recipe_files import Recipe, load_recipe
-from has_dali.trainers.settings import Settings, from_dict
+from has_dali.trainers.settings import PaperRow, Settings, from_dict
 
 # What the run itself provides to the Trainer.
 _OWN = {
@@ -75,7 +75,8 @@ def run_parser(prog: str, task: str, kind: type[Settings], recipe: Recipe) -> Pa
     parser.add_argument("task", type=str, help="name of the task")
     parser.add_argument("--recipe", type=str, default=recipe.name, help="a name of has-dali recipes, or a .yaml file")
     parser.add_argument("--data", type=Path | None, default=None, help="the data set (its layouts: docs/training.md)")
-    parser.add_argument("--out", type=Path, default=Path("runs") / task / recipe.name, help="folder of the run")
+    out = Path("runs") / task / recipe.folder
+    parser.add_argument("--out", type=Path, default=out, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order, masks and dropout")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     parser.add_argument("--save_every", type=int, default=0, help="steps between checkpoints within an epoch (0: none)")
@@ -108,10 +109,27 @@ def parse_run(prog: str, argv: Sequence[str], task: str, kind: type[Settings]) -
     values = options.as_dict()
     trainer = values["trainer"]
     settings = from_dict(kind, values)
+    if not any(name.startswith("paper.") for name in options_given(argv)):
+        settings = replace(settings, paper=paper_row(settings, from_dict(kind, recipe.settings)))
     return RunOptions(
         task, recipe, settings, trainer, options.data, options.out, options.seed, options.resume, options.save_every,
         options.quiet, options.json, tuple(passed_on(argv)),
     )  # fmt: skip
+
+
+def paper_row(ours: Settings, recipe: Settings) -> PaperRow:
+    """The row of the paper's tables that a run stands for: the recipe's, its baseline, or none.
+
+    A run whose network or hiding was changed on the command line must not be put beside the recipe's number.
+    """
+    row = recipe.paper
+    if (ours.model.name, ours.model.pool) != (recipe.model.name, recipe.model.pool):
+        return PaperRow()
+    if ours.hide == recipe.hide:
+        return row
+    if ours.hide.method == "none" and row.baseline is not None:
+        return replace(row, method=row.baseline)
+    return replace(row, table=None, method=None)
 
 
 def recipe_name(argv: Sequence[str]) -> str:
@@ -122,6 +140,11 @@ def recipe_name(argv: Sequence[str]) -> str:
         if word.startswith("--recipe="):
             return word.partition("=")[2]
     raise ValueError("--recipe NAME is missing: has-dali recipes lists them; toy needs no data")
+
+
+def options_given(argv: Sequence[str]) -> set[str]:
+    """Names of the options on a command line, without dashes and values."""
+    return {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
 
 
 def passed_on(argv: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ def draw(options: Any) -> Figure:
     runs, images = open_runs(options.runs, options.data, options.device)
     if options.kind in ("cam", "failures"):
         if not hasattr(images, "val_boxes"):
-            raise ValueError(f"RUN: the figure {options.kind} needs runs of localisation")
+            raise ValueError(f"RUN: the figure {options.kind} needs runs of localisation, on data with boxes")
         return localisation_figure(runs, images, options.count, options.kind == "failures")
     if options.kind == "occlusion":
         return occlusion_figure(

@@ -12,6 +12,8 @@ import torch
 from has_dali.trainers.data import eval_loader
 from has_dali.trainers.task import Task
 
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
 
 @dataclass
 class Evaluation:
@@ -41,24 +43,32 @@ class Ranks:
         return values
 
 
-def evaluate(task: Task, images: Any, held_out: Any, trainer: pl.Trainer | None = None) -> Evaluation:
+def evaluate(
+    task: Task, images: Any, held_out: Any, trainer: pl.Trainer | None = None, precision: str = "32-true"
+) -> Evaluation:
     """All metrics of the task on the validation images.
 
     Args:
         task: the LightningModule, on its device.
         images: the data set.
         held_out: training images kept apart for choices, or None.
-        trainer: whose processes share the work; None: this one alone.
+        trainer: whose processes share the work, and whose precision counts; None: this process alone.
+        precision: as pytorch-lightning's Trainer has it, where there is no trainer.
+
+    Raises:
+        ValueError: the settings and the data do not fit.
     """
+    task.check(images, held_out)
     ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
     before = task.training
     task.eval()
-    precision = contextlib.nullcontext()
+    dtype = _MIXED.get(precision)
+    context: Any = torch.autocast(task.device.type, dtype) if dtype else contextlib.nullcontext()
     if trainer is not None:
         task.to(trainer.strategy.root_device)  # the end of a fit moves it to the CPU
-        precision = trainer.precision_plugin.forward_context()
+        context = trainer.precision_plugin.forward_context()
     try:
-        with torch.inference_mode(), precision:
+        with torch.inference_mode(), context:
             return task.evaluate(images, held_out, ranks)
     finally:
         task.train(before)

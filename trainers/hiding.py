@@ -6,10 +6,6 @@ All draws are functions of (seed, epoch, sample id), as the masks of Hide-and-Se
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torchvision.transforms.v2 import RandomErasing
 
@@ -41,15 +37,13 @@ class BatchHiding:
             ratio = (settings.aspect, 1 / settings.aspect)
             self.erasing = RandomErasing(p, scale=tuple(settings.area), ratio=ratio, value=0)
 
-    def __call__(
-        self, images: torch.Tensor, ids: torch.Tensor, epoch: int | npt.NDArray[np.int64], training: bool
-    ) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, ids: torch.Tensor, epoch: int, training: bool) -> torch.Tensor:
         """The batch as the network sees it; the input may be changed in place.
 
         Args:
             images: (N, C, H, W) normalised, so that 0 is the mean.
             ids: (N,) int64 sample ids.
-            epoch: with the ids and the seed it determines every draw; while testing also (N,), to tell views apart.
+            epoch: with the ids and the seed it determines every draw; while testing, the number of the view.
             training: while testing only pixel dropout with at="traintest" acts.
         """
         if self.policy is not None and (training or self.settings.at == "traintest"):
@@ -58,7 +52,7 @@ class BatchHiding:
             return self._erased(images, self.erasing, ids, epoch)
         return images
 
-    def _dropped(self, images: torch.Tensor, policy: HideAndSeek, ids: torch.Tensor, epoch: Any) -> torch.Tensor:
+    def _dropped(self, images: torch.Tensor, policy: HideAndSeek, ids: torch.Tensor, epoch: int) -> torch.Tensor:
         """Cells of one pixel hidden (paper, section 4.3.2), and what stays scaled up as dropout does."""
         count, channels, height, width = images.shape
         if self.settings.per_channel:
@@ -68,7 +62,7 @@ class BatchHiding:
             images = hide(images, policy, ids, epoch, out=images)
         return images.div_(1 - policy.p_hide) if self.settings.rescale and policy.p_hide < 1 else images
 
-    def _erased(self, images: torch.Tensor, erasing: RandomErasing, ids: torch.Tensor, epoch: Any) -> torch.Tensor:
+    def _erased(self, images: torch.Tensor, erasing: RandomErasing, ids: torch.Tensor, epoch: int) -> torch.Tensor:
         """One rectangle per image filled with the mean (0), by torchvision's operator with a seed per sample."""
         with torch.random.fork_rng(devices=[]):
             for n, sample_id in enumerate(ids.tolist()):

@@ -1,31 +1,51 @@
-"""Weakly supervised localisation (paper, section 4.3): trained on class labels, evaluated on boxes."""
+"""Weakly supervised localisation (paper, section 4.3): trained on class labels, evaluated on boxes or masks."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from has_dali.pipelines.sources import FileSource
 from has_dali.trainers.classification import ClassificationTask
+from has_dali.trainers.datasets import MaskedImages, blacklisted_ids
 from has_dali.trainers.evaluation import Evaluation, Ranks
 from has_dali.trainers.localising import IOUS, locate, max_box_acc
 from has_dali.trainers.metrics.boxes import baselines
+from has_dali.trainers.pixels import evaluate_masks
 
 
 class LocalisationTask(ClassificationTask):
-    """Cross entropy on class labels, as ``ClassificationTask``; boxes are read off the class activation maps."""
+    """Cross entropy on class labels, as ``ClassificationTask``; objects are read off its class activation maps."""
+
+    def check(self, images: Any, held_out: Any) -> None:
+        """Refuse a threshold, step or list that no box could be had with; images with masks take only the step."""
+        cam = self.settings.cam  # type: ignore[attr-defined]
+        if not 0 < cam.wsol_step <= 1:
+            raise ValueError(f"cam.wsol_step={cam.wsol_step}: expected a number above 0 and at most 1")
+        if isinstance(images, MaskedImages):
+            return
+        if cam.threshold == "held-out":
+            if held_out is None:
+                raise ValueError("cam.threshold=held-out: loader.held_out is 0; set it to 10, or give a threshold")
+        elif not 0 < cam.threshold < 1:
+            raise ValueError(f"cam.threshold={cam.threshold}: expected a number between 0 and 1, or held-out")
+        if cam.blacklist is not None:
+            if not isinstance(images.val, FileSource):
+                raise ValueError(f"cam.blacklist={cam.blacklist}: numbers files of ILSVRC, but {images.name} has none")
+            blacklisted_ids(Path(cam.blacklist), images.val)
 
     def evaluate(self, images: Any, held_out: Any, ranks: Ranks) -> Evaluation:
         """GT-known and Top-1 Loc as the paper computes them, and the metrics of wsolevaluation.
 
         The threshold of the maps is the setting, or chosen on the boxes of ``held_out``, never on the validation set.
-
-        Raises:
-            ValueError: cam.threshold is "held-out" and there is nothing held out.
+        Images with masks have PxAP instead (see ``evaluate_masks``), which takes all thresholds: cam.threshold, like
+        the other settings of boxes, does not matter there.
         """
+        if isinstance(images, MaskedImages):
+            return evaluate_masks(self, images, ranks)
         cam = self.settings.cam  # type: ignore[attr-defined]
         threshold, chosen = cam.threshold, {}
         if threshold == "held-out":
-            if held_out is None:
-                raise ValueError("cam.threshold=held-out: loader.held_out is 0; set it to 10, or give a threshold")
             tuning = locate(self, held_out, 0.5, ranks)
             threshold = tuning.best_threshold()
             chosen = {"held_out_top1": tuning.compute()["top1"]}

@@ -21,7 +21,7 @@ from has_dali.trainers.metrics.wsol import MaxBoxAcc
 if TYPE_CHECKING:
     from has_dali.trainers.classification import ClassificationTask
 
-__all__ = ["IOUS", "BatchMaps", "batch_maps", "locate", "max_box_acc"]
+__all__ = ["IOUS", "BatchMaps", "batch_maps", "gathered", "locate", "max_box_acc"]
 
 _RANKED = 5
 
@@ -56,19 +56,23 @@ def batch_maps(task: ClassificationTask, source: Any, ranks: Ranks, crops: str |
     for batch in eval_batches(task, source, ranks, crop="warp", size=big):
         images, labels = batch["image"], batch["label"]
         views = ten_crops(images, side) if ten else images[:, None]
-        count, shown = views.shape[:2]
-        ids = batch["id"].repeat_interleave(shown)
-        epochs = np.tile(np.arange(shown), count)  # every crop has draws of its own where testing hides
-        flat = task.hiding(views.flatten(0, 1), ids, epochs, training=False)
-        if settings.model.channels_last:
-            flat = flat.contiguous(memory_format=torch.channels_last)
-        features = model.features(flat)
-        logits = model.logits(features).float().unflatten(0, (count, shown))
+        # One forward pass per crop, each of the size of a batch: ten at once would need ten times the memory.
+        features = [_features(task, views[:, k], batch["id"], k) for k in range(views.shape[1])]
+        logits = torch.stack([model.logits(part).float() for part in features], 1)
         ranked = crop_probabilities(logits).topk(min(_RANKED, logits.shape[-1])).indices
         classes = torch.stack([ranked[:, 0], labels], 1)
-        maps = model.class_maps(features, classes.repeat_interleave(shown, 0)).unflatten(0, (count, shown))
+        maps = torch.stack([model.class_maps(part, classes) for part in features], 1)
         merged = merged_crops(maps, big, side, cam.merge) if ten else maps[:, 0]
         yield BatchMaps(batch["id"].cpu().numpy(), ranked.cpu().numpy(), merged)
+
+
+def _features(task: ClassificationTask, view: torch.Tensor, ids: torch.Tensor, number: int) -> torch.Tensor:
+    """Last maps of one crop of a batch; every crop has draws of its own where testing hides."""
+    memory_format = torch.channels_last if task.settings.model.channels_last else torch.contiguous_format
+    shown = task.hiding(view.contiguous(memory_format=memory_format), ids, number, training=False)
+    model: Any = task.model
+    features: torch.Tensor = model.features(shown)
+    return features
 
 
 def locate(
@@ -99,7 +103,7 @@ def locate(
                 predicted.append(largest_component_boxes(first, [threshold])[0])
                 true.append(boxes[-1])
         meter.update(found.ids, found.ranked, np.stack(predicted), np.stack(true), np.stack(curve))
-    return _gathered(meter, ranks)
+    return gathered(meter, ranks)
 
 
 def max_box_acc(task: ClassificationTask, images: Any, ranks: Ranks) -> MaxBoxAcc:
@@ -110,10 +114,11 @@ def max_box_acc(task: ClassificationTask, images: Any, ranks: Ranks) -> MaxBoxAc
     for found in batch_maps(task, images.val, ranks, "one"):
         maps = upsampled(found.maps[:, 1:], (side, side))[:, 0]
         meter.update(found.ids, maps.float().cpu().numpy(), found.ranked[:, 0])
-    return _gathered(meter, ranks)
+    return gathered(meter, ranks)
 
 
-def _gathered(meter: Any, ranks: Ranks) -> Any:
+def gathered(meter: Any, ranks: Ranks) -> Any:
+    """A meter of this rank with what those of the others took in."""
     for rank, state in enumerate(ranks.gathered(meter.state())):
         if rank != ranks.rank:
             meter.merge(state)

@@ -1,8 +1,8 @@
 """Recipes: named settings of a task, as YAML files that ship with the package or lie anywhere on disk.
 
 A recipe holds the groups of its task's settings, ``trainer`` (pytorch-lightning's Trainer) and, at the top:
-``task``, ``help`` (one line), ``data: toy`` where it renders its own data, and ``arms``: names of variants with the
-settings that they change, which ``train`` runs one after the other.
+``task``, ``help`` (one line) and, where it renders its own data, ``data: toy`` with ``arms``: names of variants with
+the settings that they change, which ``train`` runs beside one another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 _HEADER = ("task", "help", "data", "arms")
+_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Recipe:
     arms: dict[str, dict[str, Any]]
     settings: dict[str, Any] = field(repr=False)
 
+    @property
+    def folder(self) -> str:
+        """Name for the folder of its runs."""
+        return Path(self.name).stem if self.name.endswith(_ENDINGS) else self.name
+
 
 def load_recipe(name: str, task: str) -> Recipe:
     """A recipe of the package by name, or of a YAML file by its path.
@@ -47,8 +53,12 @@ def load_recipe(name: str, task: str) -> Recipe:
         ValueError: there is no such recipe for the task, or the file is malformed.
         OSError: the file cannot be read.
     """
-    if name.endswith((".yaml", ".yml")):
-        return _checked(_read(Path(name).read_text(), name), task)
+    if name.endswith(_ENDINGS):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"--recipe {name}: not a text file; expected YAML") from None
+        return _checked(_read(text, name), task)
     ours = {recipe.name: recipe for recipe in all_recipes() if recipe.task == task}
     if name not in ours:
         near = difflib.get_close_matches(name, ours, 1)
@@ -75,7 +85,13 @@ def _read(text: str, name: str) -> Recipe:
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
         raise ValueError(f"recipe {name}: expected a mapping with a task, such as task: classification")
     header = {key: content.pop(key, None) for key in _HEADER}
-    return Recipe(name, header["task"], header["help"] or "", header["data"], header["arms"] or {}, content)
+    arms = header["arms"] or {}
+    for where, group in (*content.items(), ("arms", arms), *(arms.items() if isinstance(arms, dict) else ())):
+        if not isinstance(group, dict):
+            raise ValueError(f"recipe {name}: {where}: expected settings by name, such as lr: 0.1, got {group!r}")
+    if header["data"] not in (None, "toy") or (header["data"] == "toy") != bool(arms):
+        raise ValueError(f"recipe {name}: data: expected toy, together with arms, or neither; got {header['data']!r}")
+    return Recipe(name, header["task"], str(header["help"] or ""), header["data"], arms, content)
 
 
 def _checked(recipe: Recipe, task: str) -> Recipe:

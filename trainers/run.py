@@ -51,6 +51,7 @@ def train(options: RunOptions, data: Path) -> Report | None:
     task = kind.module(
         model, settings, len(images.classes), options.seed, _epochs(options), options.recipe.name, name=kind.name
     )
+    task.check(images, held_out)
     speed, history = Speed(), History()
     folder = options.out / CHECKPOINTS
     best = ModelCheckpoint(folder, "best", monitor=_MONITORED, mode="max", enable_version_counter=False)

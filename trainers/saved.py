@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from jsonargparse import ArgumentParser
 
 from has_dali.pipelines.device import choose_device
 from has_dali.trainers.classification import ClassificationTask
 from has_dali.trainers.evaluation import Evaluation, evaluate
 from has_dali.trainers.run import CHECKPOINTS, split
-from has_dali.trainers.settings import from_dict
+from has_dali.trainers.settings import Settings, from_dict
 from has_dali.trainers.task import checkpoint_header
 from has_dali.trainers.tasks import task_kind
 
@@ -57,7 +58,7 @@ def task_from_checkpoint(
     if task is not None and header["task"] != task:
         raise ValueError(f"--ckpt {file}: a checkpoint of {header['task']}, expected one of {task}")
     kind = task_kind(header["task"])
-    settings = from_dict(kind.settings, changed(header["settings"], changes))
+    settings = from_dict(kind.settings, changed(kind.settings, header["settings"], changes))
     model = kind.build_model(settings, classes, header["seed"])
     module = kind.module(
         model, settings, classes, header["seed"], header["epochs"], header["recipe"], name=header["task"]
@@ -73,29 +74,35 @@ def task_from_checkpoint(
     return module.to(choose_device(device)[0])
 
 
-def changed(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Settings with some values replaced.
+def changed(kind: type[Settings], settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Settings of a task with some values replaced, each ``group.option=value``.
 
     Raises:
-        ValueError: a change names no setting.
+        ValueError: a change names no setting, or its value is none of the setting's.
     """
     result = copy.deepcopy(settings)
     for change in changes:
-        path, _, text = change.partition("=")
+        path, given, _ = change.partition("=")
         group, _, name = path.partition(".")
-        if name not in result.get(group, {}):
+        if not given or name not in result.get(group, {}):
             raise ValueError(f"--set {change}: expected GROUP.OPTION=VALUE with a setting of the checkpoint")
-        result[group][name] = yaml.safe_load(text)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(type(getattr(kind(), group)), group)
+        try:
+            result[group][name] = getattr(parser.parse_args([f"--{change}"])[group], name)
+        except ArgumentError as error:
+            raise ValueError(f"--set {change}: {' '.join(str(error).split())}") from None
     return result
 
 
 def evaluate_checkpoint(
     task: str, file: Path, data: Path, device: str = "auto", changes: Sequence[str] = ()
 ) -> Evaluation:
-    """All metrics of a checkpoint on a data set."""
+    """All metrics of a checkpoint on a data set, in the precision that it was trained in."""
     kind = task_kind(task)
     header = load_checkpoint(file)["has_dali"]
-    settings = from_dict(kind.settings, changed(header["settings"], changes))
+    settings = from_dict(kind.settings, changed(kind.settings, header["settings"], changes))
     images = kind.open_data(data, settings)
     module = task_from_checkpoint(file, task, len(images.classes), changes, device)
-    return evaluate(module, images, split(images, settings.loader.held_out)[1])
+    held_out = split(images, settings.loader.held_out)[1]
+    return evaluate(module, images, held_out, precision=header.get("precision", "32-true"))

@@ -193,7 +193,8 @@ class CamSettings:
             held-out training images.
         box: "component": around the largest connected component; "cam_dt": as the released box tool.
         wsol: also compute MaxBoxAcc, MaxBoxAccV2 on one crop.
-        wsol_step: step of their thresholds.
+        wsol_step: step of their thresholds and of PxAP's. Images with masks have PxAP alone, and no other setting of
+            this group matters there.
         blacklist: the ILSVRC kit's list of images to leave out; metrics are given with and without them.
     """
 
@@ -212,12 +213,14 @@ class PaperRow:
 
     Args:
         table: "II", "VIII", ...
-        method: the row's name.
+        method: the row's name; of a recipe's row, while its network and what it hides are those of the recipe.
+        baseline: the row that a run of the recipe stands for when it hides nothing.
         metric: name of the main metric there, such as "resnet44_acc".
     """
 
     table: str | None = None
     method: str | None = None
+    baseline: str | None = None
     metric: str | None = None
 
 

@@ -18,7 +18,8 @@ from has_dali.trainers.jobs import Job, run_jobs
 from has_dali.trainers.report import read_report
 from has_dali.trainers.tasks import task_kind
 
-METRICS = {"localisation": ("gt_known", "top1_loc", "top1"), "classification": ("top1",)}
+# Of these, what the data has: boxes or masks.
+METRICS = {"localisation": ("gt_known", "top1_loc", "pxap", "top1"), "classification": ("top1",)}
 _TITLES = {
     "II": "patch sizes",
     "III": "pixel dropout",
@@ -110,8 +111,9 @@ def _job(options: RunOptions, data: Path, arm: Arm, seed: int) -> Job:
 
 def _row(options: RunOptions, arm: Arm, table: str, method: str, seeds: int) -> SweepRow:
     reports = [read_report(options.out / arm.name / f"seed-{seed}") for seed in range(seeds)]
-    names = METRICS[options.task]
-    values = {name: [report["metrics"]["last"][name] for report in reports] for name in names}
+    found = [report["metrics"]["last"] for report in reports]
+    names = [name for name in METRICS[options.task] if all(name in metrics for metrics in found)]
+    values = {name: [metrics[name] for metrics in found] for name in names}
     rows = paper.rows(table, method)
     printed = dict(rows[0].metrics) if len(rows) == 1 else {}  # Table VIII has a row per data set
     return SweepRow(table, method, arm, values, printed)
@@ -119,7 +121,7 @@ def _row(options: RunOptions, arm: Arm, table: str, method: str, seeds: int) -> 
 
 def show(terminal: Terminal, options: RunOptions, rows: Sequence[SweepRow]) -> None:
     """The tables: ours (mean and standard deviation over seeds) and the paper's, which is another data set's."""
-    names = METRICS[options.task]
+    names = [name for name in METRICS[options.task] if all(name in row.values for row in rows)]
     for table in dict.fromkeys(row.table for row in rows):
         part = [row for row in rows if row.table == table]
         lines = []

@@ -52,6 +52,17 @@ class Task(pl.LightningModule):
         """The scalar loss of a training batch; each task's own."""
         raise NotImplementedError
 
+    def check(self, images: Any, held_out: Any) -> None:
+        """Refuse settings that evaluation could not work with: asked before training, not after it.
+
+        Args:
+            images: the data set.
+            held_out: training images kept apart for choices, or None.
+
+        Raises:
+            ValueError, OSError: a setting is out of range, or does not fit the data.
+        """
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One step: hide, forward, loss, check."""
         loss = self.loss(batch)
@@ -90,6 +101,7 @@ class Task(pl.LightningModule):
             "recipe": self.recipe,
             "seed": self.seed,
             "epochs": self.schedule.epochs,
+            "precision": str(self.trainer.precision),
             "settings": self.settings.to_dict(),
         }
 
@@ -111,13 +123,13 @@ class Task(pl.LightningModule):
             )
 
 
-def checkpoint_header(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
+def checkpoint_header(checkpoint: Any, name: str) -> dict[str, Any]:
     """What ``Task`` wrote into a checkpoint.
 
     Raises:
         ValueError: it is no checkpoint of this project, or of another version.
     """
-    header = checkpoint.get(CHECKPOINT_KEY)
+    header = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(header, dict):
         raise ValueError(f"{name}: expected a checkpoint of has-dali train, got another one; check --ckpt")
     if header.get("version") != CHECKPOINT_VERSION:

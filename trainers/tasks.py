@@ -56,7 +56,7 @@ def _localiser(settings: Settings, classes: int, seed: int) -> nn.Module:
     )
 
 
-def _open_boxed(data: Path, settings: Settings) -> datasets.BoxedImages:
+def _open_boxed(data: Path, settings: Settings) -> datasets.BoxedImages | datasets.MaskedImages:
     metadata = settings.loader.metadata
     return datasets.open_boxed(data, None if metadata is None else Path(metadata))
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from has_dali.trainers.datasets import Boxes
 from has_dali.trainers.metrics.boxes import iou
-from has_dali.trainers.metrics.pxap import PxAP
+from has_dali.trainers.metrics.pxap import PxAP, centre_map
 from has_dali.trainers.metrics.wsol import MaxBoxAcc, min_max, outline_boxes, over_max, overlaps, thresholds
 
 
@@ -196,3 +196,11 @@ def test_pxap_over_ranks() -> None:
         first.update([9], maps[:1], masks[:1] + 1)
     with pytest.raises(ValueError, match="masks: expected the maps' shape"):
         first.update([9], maps[:1], masks[:2])
+
+
+def test_centre_map() -> None:
+    """Of 2 x 4 pixels the rows are 1/2 from the centre, the columns 3/4 and 1/4."""
+    near, far = np.hypot(0.5, 0.25), np.hypot(0.5, 0.75)
+    assert centre_map((2, 4)) == pytest.approx(np.array([[0, 1 - near / far, 1 - near / far, 0]] * 2))
+    odd = centre_map((3, 5))
+    assert odd[1, 2] == 1 and odd[0, 0] == 0 and np.array_equal(odd, odd[::-1, ::-1])

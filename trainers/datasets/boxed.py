@@ -1,4 +1,4 @@
-"""Opening a data set with boxes by its layout."""
+"""Opening a data set with boxes or masks by its layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from has_dali.trainers.datasets import ilsvrc, npz, tiny_imagenet, wsol_metadata
-from has_dali.trainers.datasets.images import BoxedImages
+from has_dali.trainers.datasets.images import BoxedImages, MaskedImages
 from has_dali.trainers.datasets.labeled import checked_folder
 
 LAYOUTS = (
@@ -15,13 +15,15 @@ LAYOUTS = (
 )
 
 
-def open_boxed(data: str | os.PathLike[str], metadata: str | os.PathLike[str] | None = None) -> BoxedImages:
+def open_boxed(
+    data: str | os.PathLike[str], metadata: str | os.PathLike[str] | None = None
+) -> BoxedImages | MaskedImages:
     """The data set in a folder, with boxes of each image's own class.
 
     Layouts: Tiny ImageNet's (boxes for train and val); ILSVRC's CLS-LOC with its XML files or
     ``LOC_val_solution.csv`` (boxes for val); ``train.npz`` and ``val.npz`` with ``boxes``; with ``metadata``, any
-    images that the text lists of wsolevaluation describe. Sizes are those of the lists, the XML files or the image
-    headers. Boxes one pixel wide or high are kept.
+    images that the text lists of wsolevaluation describe, and ``MaskedImages`` where those name masks, not boxes.
+    Sizes are those of the lists, the XML files or the image headers. Boxes one pixel wide or high are kept.
 
     Args:
         data: the folder of images.
@@ -29,14 +31,14 @@ def open_boxed(data: str | os.PathLike[str], metadata: str | os.PathLike[str] | 
 
     Raises:
         OSError: a folder or file is missing.
-        ValueError: no layout fits, an image has no box, a box leaves its image, or the classes of train and val
+        ValueError: no layout fits, an image has no box or mask, a box leaves its image, or the classes of train and val
             differ.
     """
     root = checked_folder(data)
     if metadata is not None:
         if not Path(metadata).is_dir():
             raise FileNotFoundError(f"metadata={str(metadata)!r}: no such folder; expected one with image_ids.txt")
-        return wsol_metadata.boxed(root, Path(metadata))
+        return wsol_metadata.located(root, Path(metadata))
     if tiny_imagenet.is_tiny_imagenet(root):
         images = tiny_imagenet.labeled(root)
         val_boxes, train_boxes = tiny_imagenet.boxes(root, images)

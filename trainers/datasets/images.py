@@ -1,4 +1,4 @@
-"""What a trainer gets from a data set: two sources of images over the same classes."""
+"""What a trainer gets from a data set: two sources of images over the same classes, and where objects are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from has_dali.trainers.datasets.boxes import Boxes
+from has_dali.trainers.datasets.masks import Masks
 
 if TYPE_CHECKING:
     from has_dali.pipelines.arrays import ArraySource
@@ -51,6 +52,24 @@ class BoxedImages(LabeledImages):
         for part, source, boxes in (("val", self.val, self.val_boxes), ("train", self.train, self.train_boxes)):
             if boxes is not None and len(boxes) != len(source):
                 raise ValueError(f"{part}_boxes: {len(boxes)} images have boxes, but {part} has {len(source)} images")
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedImages(LabeledImages):
+    """The same with the object masks of each evaluation image's own class, by sample id.
+
+    Args:
+        val_masks: masks of ``val``. There are none of ``train``: PxAP has no threshold to be chosen on them.
+
+    Raises:
+        ValueError: ``val`` and its masks differ in length.
+    """
+
+    val_masks: Masks
+
+    def __post_init__(self) -> None:
+        if len(self.val_masks) != len(self.val):
+            raise ValueError(f"val_masks: {len(self.val_masks)} images have masks, but val has {len(self.val)} images")
 
 
 def check_same_classes(train: set[str], val: set[str], where: str) -> None:

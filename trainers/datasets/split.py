@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from has_dali.trainers.datasets.images import BoxedImages, LabeledImages
+from has_dali.trainers.datasets.images import BoxedImages, LabeledImages, MaskedImages
 
 Images = TypeVar("Images", bound=LabeledImages)
 
@@ -26,8 +26,14 @@ def held_out(images: Images, every: int = 10, fold: int = 0) -> Images:
         fold: which one, from 0 to ``every`` - 1.
 
     Raises:
-        ValueError: a number is out of range, a class has too few images, or a boxed data set has no boxes for train.
+        ValueError: a number is out of range, a class has too few images, or a boxed data set has no boxes for train,
+            or a data set has masks, which are for its evaluation images only.
     """
+    if isinstance(images, MaskedImages):
+        raise ValueError(
+            f"held_out: {images.name} has masks, for its evaluation images only, and PxAP has no threshold to choose;"
+            " set loader.held_out to 0"
+        )
     if isinstance(images, BoxedImages) and images.train_boxes is None:
         raise ValueError(
             f"held_out: {images.name} has no boxes for its training images; use open_labeled to tune by accuracy,"

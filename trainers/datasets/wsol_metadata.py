@@ -1,8 +1,9 @@
 """The text metadata of the wsolevaluation benchmark: image lists, labels, sizes and boxes as comma-separated lines.
 
 ``image_ids.txt`` (path), ``class_labels.txt`` (path, label), ``image_sizes.txt`` (path, width, height) and
-``localization.txt`` (path, x0, y0, x1, y1; one line per box). In that benchmark the folder ``test`` describes the set
-that others call val, and ``val`` a small one for tuning. Coordinates count from 0 with both ends inside.
+``localization.txt`` (path, x0, y0, x1, y1; one line per box, from 0 with both ends inside; or masks, see
+``wsol_masks``). In that benchmark the folder ``test`` describes the set that others call val, and ``val`` a small one
+for tuning.
 """
 
 from __future__ import annotations
@@ -18,27 +19,32 @@ from has_dali.trainers.datasets.boxes import Box, Boxes
 from has_dali.trainers.datasets.found import found_boxes
 from has_dali.trainers.datasets.headers import image_sizes
 from has_dali.trainers.datasets.ilsvrc import ilsvrc_root, image_root
-from has_dali.trainers.datasets.images import BoxedImages, check_same_labels
+from has_dali.trainers.datasets.images import BoxedImages, MaskedImages, check_same_labels
+from has_dali.trainers.datasets.wsol_masks import lists_masks, read_masks
 
 _IDS, _LABELS, _SIZES, _BOXES = "image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt"
 
 
-def boxed(root: Path, metadata: Path) -> BoxedImages:
+def located(root: Path, metadata: Path) -> BoxedImages | MaskedImages:
     """Images below ``root``, described by ``metadata``.
 
     Args:
-        root: the folder that the paths in the lists are relative to (of an ILSVRC layout: also its top folder).
+        root: the folder that all paths in the lists are relative to (of an ILSVRC layout: also its top folder).
         metadata: a folder with ``train`` and ``test`` (else ``val``) folders of lists, or with the lists of the
             evaluation images alone; training images are then the class folders of ``root/train``, and labels
             number them in sorted order.
 
+    Returns:
+        Images with boxes, or with masks if those are what the evaluation images have; lists of training boxes do not
+        count then.
+
     Raises:
-        ValueError: a list is wrong, an image has no box, or classes differ between train and val.
-        OSError: a list or folder is missing.
+        ValueError: a list is wrong, an image has no box or mask, or classes differ between train and val.
+        OSError: a list, a folder or a mask is missing.
     """
     base = ilsvrc_root(root)
     images_at = root if base is None else image_root(base)
-    train_boxes = None
+    train_ids: list[str] | None = None
     if (metadata / _IDS).is_file():
         evaluated = metadata
         train = folder_source(images_at / "train")
@@ -46,15 +52,20 @@ def boxed(root: Path, metadata: Path) -> BoxedImages:
         numbers = dict(enumerate(range(len(classes))))
     else:
         evaluated = metadata / ("test" if (metadata / "test" / _IDS).is_file() else "val")
-        ids, labels = _lists(metadata / "train")
-        classes, numbers = _classes(ids, labels)
-        train = _source(images_at, ids, labels, classes, numbers, metadata / "train" / _LABELS)
-        if (metadata / "train" / _BOXES).is_file():
-            train_boxes = _boxes(metadata / "train", ids, train)
+        train_ids, labels = _lists(metadata / "train")
+        classes, numbers = _classes(train_ids, labels)
+        train = _source(images_at, train_ids, labels, classes, numbers, metadata / "train" / _LABELS)
     ids, labels = _lists(evaluated)
     val = _source(images_at, ids, labels, classes, numbers, evaluated / _LABELS)
-    val_boxes = _boxes(evaluated, ids, val)
-    images = BoxedImages(root.resolve().name, train, val, classes, val_boxes, train_boxes)
+    name, places = root.resolve().name, evaluated / _BOXES
+    images: BoxedImages | MaskedImages
+    if lists_masks(places):
+        images = MaskedImages(name, train, val, classes, read_masks(places, ids, images_at))
+    else:
+        train_boxes = None
+        if train_ids is not None and (metadata / "train" / _BOXES).is_file():
+            train_boxes = _boxes(metadata / "train", train_ids, train)
+        images = BoxedImages(name, train, val, classes, _boxes(evaluated, ids, val), train_boxes)
     check_same_labels(images, f"metadata={str(metadata)!r}")
     return images
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from has_dali.trainers.datasets.masks import IGNORED
 from has_dali.trainers.metrics.samples import State
 from has_dali.trainers.metrics.wsol import min_max, thresholds
 
-IGNORED = 255
+
+def centre_map(size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """(height, width): a map that needs no network: 1 in the centre, falling with the distance to 0 in the corners.
+
+    Distances are in halves of the sides, so in a picture that is not square lines of equal score are ellipses. PxAP
+    sees the order of scores only (but for thresholds far apart), so a Gaussian around the centre would do no better.
+    """
+    y, x = ((2 * np.arange(side) + 1 - side) / side for side in size)
+    distance = np.hypot(y[:, None], x)
+    return (1 - distance / distance.max()).astype(np.float32)
 
 
 class PxAP:
