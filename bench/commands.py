@@ -62,20 +62,25 @@ def _bench_train(argv: Sequence[str]) -> int:
     from has_dali.bench import train_step
     from has_dali.doctor import environment
     from has_dali.trainers.arguments import parse_run
-    from has_dali.trainers.result_commands import count, taken
+    from has_dali.trainers.result_commands import asks_for_help, count, taken
     from has_dali.trainers.tasks import task_kind
 
+    if not argv or asks_for_help(argv):
+        Terminal().say(_USAGE)
+        return 0 if argv else 2
     own, words = taken(argv, ("--rounds", "--steps"))
     rounds, steps = count("--rounds", own.get("--rounds", "7")), count("--steps", own.get("--steps", "30"))
     options = parse_run("has-dali bench train", words, words[0], task_kind(words[0]).settings)
     if options.json is not None:
         check_writable(options.json)
     if options.data is None:
-        raise ValueError("bench train: --data DIR is missing: a step is timed on real images")
+        raise ValueError("--data DIR is missing: a step is timed on real images")
     terminal = Terminal(options.quiet)
     with terminal.progress("timing steps", rounds * len(train_step.LABELS)) as advance:
         report = train_step.measure(options, options.data, rounds, steps, advance)
-    train_step.show(terminal, report, f"{options.task}, {options.recipe.name}: median step of {steps}, {rounds} turns")
+    train_step.show(
+        terminal, report, f"{options.task}, {options.recipe.name}: mean of {steps} steps, median of {rounds} turns"
+    )
     if options.json is not None:
         result = {"environment": environment(), "argv": ["has-dali", "bench", "train", *argv], **report.to_dict()}
         write_json(options.json, result)

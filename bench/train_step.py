@@ -2,14 +2,13 @@
 
 Four ways take turns, each with its own network of the same recipe: the trainer (as ``has-dali train`` runs it), a bare
 PyTorch loop on the same loader, that loop without Hide-and-Seek, and that loop on one batch held in memory. Each turn
-is a segment of steps after a few that are thrown away; a segment's figure is its median step, so that a slow spell of
-the machine does not count.
+is a segment of steps after a few that are thrown away, and its figure the mean step; on a GPU the device is waited for
+at the ends of a segment only.
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,9 +24,11 @@ from has_dali.console import Terminal
 from has_dali.trainers.arguments import RunOptions
 from has_dali.trainers.callbacks import Speed
 from has_dali.trainers.data import ImageData
-from has_dali.trainers.run import quieten
+from has_dali.trainers.hiding import BatchHiding
+from has_dali.trainers.models import Localiser
 from has_dali.trainers.task import build_optimizer
 from has_dali.trainers.tasks import task_kind
+from has_dali.trainers.trainer_setup import CHECKPOINTS, quieten, run_callbacks, run_loggers
 
 TRAINER, BARE, PLAIN, SYNTHETIC = "trainer", "bare", "plain", "synthetic"
 LABELS = {
@@ -41,7 +42,7 @@ _DISCARDED = 4
 
 @dataclass(frozen=True)
 class StepReport:
-    """Median seconds of a step, by way and round, and what the loop waited for the loader."""
+    """Seconds of a step, by way and round, and what the loop waited for the loader."""
 
     steps: dict[str, timing.Summary]
     input_stall: timing.Summary
@@ -79,20 +80,25 @@ def measure(
     quieten()
     kind = task_kind(options.task)
     images = kind.open_data(data, options.settings)
+    loader = options.settings.loader
+    if loader.sizes:  # the smallest images are the hardest on a loader
+        one_size = replace(loader, sizes=[], size=min(side for _, side in loader.sizes))
+        options = replace(options, settings=replace(options.settings, loader=one_size))
     found: dict[str, list[float]] = {name: [] for name in LABELS}
     stalls: list[float] = []
     loops = {name: _Loop(options, images, name) for name in (BARE, PLAIN, SYNTHETIC)}
-    trainer = _TrainerTurns(options, images, steps)
-    for turn in range(rounds):
-        for name in timing.rotated(list(LABELS), turn):
-            timing.settle()
-            if name == TRAINER:
-                seconds, stall = trainer.turn()
-                stalls.append(stall)
-            else:
-                seconds = loops[name].turn(steps)
-            found[name].append(seconds)
-            advance()
+    with tempfile.TemporaryDirectory(prefix="has_dali_bench_") as folder:
+        trainer = _TrainerTurns(options, images, steps, Path(folder))
+        for turn in range(rounds):
+            for name in timing.rotated(list(LABELS), turn):
+                timing.settle()
+                if name == TRAINER:
+                    seconds, stall = trainer.turn()
+                    stalls.append(stall)
+                else:
+                    seconds = loops[name].turn(steps)
+                found[name].append(seconds)
+                advance()
     return StepReport(
         {name: timing.Summary(tuple(values)) for name, values in found.items()},
         timing.Summary(tuple(stalls)),
@@ -134,6 +140,9 @@ class _Loop:
         self.device = _device()
         memory_format = torch.channels_last if settings.model.channels_last else torch.contiguous_format
         self.model = model.to(self.device).to(memory_format=memory_format)
+        self.takes_ids = isinstance(model, Localiser)
+        self.hiding = BatchHiding(settings.hide, options.seed)
+        self.hides_batches = settings.hide.method in ("pixel-dropout", "random-erasing")
         if settings.model.compile:
             self.model.compile()
         self.optimizer = build_optimizer(self.model, settings.optim)
@@ -145,70 +154,82 @@ class _Loop:
             self.batches = _repeated(next(self.batches))
 
     def turn(self, steps: int) -> float:
-        """Median seconds of ``steps`` steps."""
-        times = []
+        """Mean seconds of ``steps`` steps."""
         for _ in range(_DISCARDED):
             self._step()
+        start = _now()
         for _ in range(steps):
-            start = time.perf_counter()
             self._step()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        return (_now() - start) / steps
 
     def _step(self) -> None:
         batch = next(self.batches)
+        images = batch["image"]
+        if self.hides_batches:  # in place: a batch that comes again must stay whole
+            images = self.hiding(images.clone(), batch["id"], 0, training=True)
         with self.autocast:
-            loss = cross_entropy(self.model(batch["image"]), batch["label"])
+            logits = self.model(images, batch["id"]) if self.takes_ids else self.model(images)
+            loss = cross_entropy(logits, batch["label"])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
-class _StepTimes(pl.Callback):
-    """When steps end."""
+class _Segment(pl.Callback):
+    """Time from the end of one step to the end of another."""
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.start = self.end = 0.0
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """One more."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Look at the clock twice; in between the device is left to itself."""
+        if trainer.global_step == self.first:
+            self.start = _now()
+        elif trainer.global_step == self.last:
+            self.end = _now()
 
 
 class _TrainerTurns:
-    """The trainer with the callbacks of a run, one short fit per turn on the same network."""
+    """The trainer as a run has it, one short fit per turn on the same network."""
 
-    def __init__(self, options: RunOptions, images: Any, steps: int) -> None:
-        self.options, self.steps = options, steps
-        kind = task_kind(options.task)
+    def __init__(self, options: RunOptions, images: Any, steps: int, folder: Path) -> None:
+        self.options, self.steps, self.folder = options, steps, folder
+        self.kind = task_kind(options.task)
         classes = len(images.classes)
         torch.manual_seed(options.seed)
-        model = kind.build_model(options.settings, classes, options.seed)
+        model = self.kind.build_model(options.settings, classes, options.seed)
         epochs = options.trainer["max_epochs"]
-        self.task = kind.module(model, options.settings, classes, options.seed, epochs, name=kind.name)
+        self.task = self.kind.module(model, options.settings, classes, options.seed, epochs, name=self.kind.name)
         self.data = ImageData(images, options.settings, options.seed)
 
     def turn(self) -> tuple[float, float]:
-        """Median seconds of a step, and the share of the time that the loop waited."""
-        times, speed = _StepTimes(), Speed()
+        """Mean seconds of a step, and the share of the time that the loop waited."""
+        segment = _Segment(_DISCARDED, _DISCARDED + self.steps)
+        callbacks = run_callbacks(self.folder / CHECKPOINTS, 0, 0.0, self.kind.monitored)
+        kept = [one for one in callbacks if getattr(one, "monitor", None) is None]  # nothing is validated here
         trainer = pl.Trainer(
-            max_steps=_DISCARDED + self.steps + 1,
+            max_steps=_DISCARDED + self.steps,
             limit_val_batches=0,
             precision=self.options.trainer["precision"],
-            callbacks=[speed, times],
-            logger=False,
-            enable_checkpointing=False,
+            callbacks=[*kept, segment],
+            logger=run_loggers(self.folder),
+            default_root_dir=self.folder,
             enable_progress_bar=False,
             enable_model_summary=False,
+            use_distributed_sampler=False,
             devices=1,
         )
         trainer.fit(self.task, datamodule=self.data)
-        ends = times.ends[_DISCARDED:]
-        return statistics.median(b - a for a, b in itertools.pairwise(ends)), speed.input_stall
+        speed = next(one for one in kept if isinstance(one, Speed))
+        return (segment.end - segment.start) / self.steps, speed.input_stall
+
+
+def _now() -> float:
+    """The clock, when the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _repeated(batch: Any) -> Iterator[Any]:

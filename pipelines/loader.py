@@ -17,7 +17,7 @@ from has_dali.pipelines import options
 from has_dali.pipelines.arrays import ArraySource, Source
 from has_dali.pipelines.data import open_data
 from has_dali.pipelines.device import choose_device
-from has_dali.pipelines.sampler import MAX_EPOCH, Position, Sampler, at_least
+from has_dali.pipelines.sampler import MAX_EPOCH, BalancedSampler, Position, Sampler, at_least
 from has_dali.pipelines.sources import PathLike
 from has_dali.pipelines.spec import MAX_SIDE, ImageSpec
 
@@ -40,7 +40,8 @@ class ImageLoader:
     """Iterable over the batches of one epoch; iterating again gives the next epoch. Made by ``image_loader``.
 
     A batch is a dict: ``image`` (N, 3, size, size), ``label`` (N,) int64, ``id`` (N,) int64. Its tensors are the
-    reader's to keep: no later batch overwrites them.
+    reader's to keep: no later batch overwrites them. Class-balanced batches also hold ``key`` (N,) int64: what crops
+    and masks were drawn for, which tells apart the draws of a sample that comes more than once in an epoch.
 
     As with torch's DataLoader, a new loop starts afresh: after leaving a loop early, the next one takes the
     following epoch. Only ``load_state_dict`` continues in the middle. One loop at a time: a new one ends the older.
@@ -128,7 +129,10 @@ class ImageLoader:
             ids, images = self._stream.batch((self._epoch, self._index))
             self._index += 1
             self._handed_out = True
-            yield {"image": images, "label": self._tensor(self.source.labels[ids]), "id": self._tensor(ids.copy())}
+            batch = {"image": images, "label": self._tensor(self.source.labels[ids]), "id": self._tensor(ids.copy())}
+            if isinstance(self.sample_order, BalancedSampler):
+                batch["key"] = self._tensor(self.sample_order.keys(self._epoch, self._index - 1))
+            yield batch
             if loop != self._loop:
                 raise RuntimeError("this loop over the loader was ended by a newer one; run one loop at a time")
         self._epoch, self._index, self._handed_out = self._epoch + 1, 0, False

@@ -22,6 +22,8 @@ _OWN = {
     "enable_progress_bar",
     "enable_checkpointing",
     "enable_model_summary",
+    "use_distributed_sampler",
+    "num_sanity_val_steps",
 }
 
 
@@ -61,9 +63,21 @@ class RunOptions:
 class Parser(ArgumentParser):
     """jsonargparse with one-line errors, as ``has_dali.console.Parser`` has them."""
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse what no setting takes, before it becomes a default: jsonargparse does not look at those.
+
+        Raises:
+            ValueError: names the recipe and the setting.
+        """
+        self._recipe: str | None = recipe.name
+        self.parse_object({"task": recipe.task, **recipe.settings})
+        self._recipe = None
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2 and the message alone."""
         text = " ".join(message.split())
+        if getattr(self, "_recipe", None) is not None:
+            raise ValueError(f"recipe {self._recipe}: {text}")
         sys.stderr.write(f"{self.prog}: {text} (see {self.prog} --help)\n")
         raise SystemExit(2)
 
@@ -101,10 +115,8 @@ def parse_run(prog: str, argv: Sequence[str], task: str, kind: type[Settings]) -
     unknown = sorted(set(recipe.settings) - groups)
     if unknown:
         raise ValueError(f"recipe {recipe.name}: {unknown[0]!r} is no group of {task}: {', '.join(sorted(groups))}")
-    try:
-        parser.set_defaults(flattened(recipe.settings))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"recipe {recipe.name}: {' '.join(str(error).split())}") from None
+    parser.check_recipe(recipe)
+    parser.set_defaults({"trainer.devices": 1, **flattened(recipe.settings)})
     options = parser.parse_args(list(argv))
     values = options.as_dict()
     trainer = values["trainer"]

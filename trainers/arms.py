@@ -50,35 +50,51 @@ def _has(patches: str, *more: str) -> tuple[str, ...]:
     return ("--hide.method", "has", "--hide.preset", "null", "--hide.patch_sizes", patches, *more)
 
 
-def localisation_arms(scale: Scale) -> list[Arm]:
-    """Tables II to VI for AlexNet-GAP and its like, and the peers that the paper names."""
+def localisation_arms(scale: Scale, network: str) -> list[Arm]:
+    """Tables II to VI, and the peers that the paper names.
+
+    Args:
+        scale: of the pictures.
+        network: "AlexNet" or "GoogLeNet": whose rows stand beside ours; the tables after II have few of the latter's.
+    """
     none = ("--hide.method", "none")
     sizes = {size: scale.image_patches(size) for size in (16, 32, 44, 56)}
-    arms = [Arm("gap", (("II", "AlexNet-GAP"), ("IV", "AlexNet-GAP")), none)]
-    for size in (16, 32, 44):
-        arms.append(Arm(f"has-{size}", (("II", f"AlexNet-HaS-{size}"),), _has(sizes[size])))
-    rows56 = (("II", "AlexNet-HaS-56"), ("IV", "AlexNet-Avg-HaS(56)"), ("VI", "AlexNet-HaS-p50"))
-    arms.append(Arm("has-56", rows56, _has(sizes[56])))
+    alexnet = network == "AlexNet"
+    arms = [Arm("gap", (("II", f"{network}-GAP"), *((("IV", "AlexNet-GAP"),) if alexnet else ())), none)]
+    for size in (16, 32, 44, 56):
+        rows = [("II", f"{network}-HaS-{size}")]
+        if size == 56 and alexnet:
+            rows += [("IV", "AlexNet-Avg-HaS(56)"), ("VI", "AlexNet-HaS-p50")]
+        if size == 32 and not alexnet:
+            rows += [("III", "Ours-GoogLeNet(HaS-32)")]
+        arms.append(Arm(f"has-{size}", tuple(rows), _has(sizes[size])))
+    if alexnet:
+        arms += _alexnet_arms(scale, sizes[56], none)
+    arms.append(Arm("random-erasing", (("peer", "Random Erasing"),), ("--hide.method", "random-erasing")))
+    return arms
+
+
+def _alexnet_arms(scale: Scale, size56: str, none: tuple[str, ...]) -> list[Arm]:
+    """What the paper has for AlexNet alone."""
     mixed = (("II", "AlexNet-HaS-Mixed"), ("III", "Ours-AlexNet(HaS-Mixed)"))
-    arms.append(Arm("has-mixed", mixed, _has(scale.image_patches(0, 16, 32, 44, 56))))
+    arms = [Arm("has-mixed", mixed, _has(scale.image_patches(0, 16, 32, 44, 56)))]
     for at in ("train", "traintest"):
         row = f"AlexNet-dropout-{'trainonly' if at == 'train' else at}"
         dropout = ("--hide.method", "pixel-dropout", "--hide.preset", "null", "--hide.p_hide", "0.5", "--hide.at", at)
         arms.append(Arm(f"dropout-{at}", (("III", row),), dropout))
     arms.append(Arm("gmp", (("IV", "AlexNet-GMP"),), (*none, "--model.pool", "gmp")))
-    arms.append(Arm("gmp-has-56", (("IV", "AlexNet-Max-HaS(56)"),), (*_has(sizes[56]), "--model.pool", "gmp")))
+    arms.append(Arm("gmp-has-56", (("IV", "AlexNet-Max-HaS(56)"),), (*_has(size56), "--model.pool", "gmp")))
     for cells in (5, 11):
         patches = scale.conv1_patches(cells)
         conv1 = ("--hide.method", "conv1", "--hide.preset", "null", "--hide.patch_sizes", patches)
         arms.append(Arm(f"conv1-{cells}", (("V", f"AlexNet-HaS-conv1-{cells}"),), conv1))
     for percent in (25, 33, 66, 75):
         row = f"AlexNet-HaS-p{percent}"
-        arms.append(Arm(f"p{percent}", (("VI", row),), _has(sizes[56], "--hide.p_hide", f"0.{percent}")))
-    arms.append(Arm("random-erasing", (("peer", "Random Erasing"),), ("--hide.method", "random-erasing")))
+        arms.append(Arm(f"p{percent}", (("VI", row),), _has(size56, "--hide.p_hide", f"0.{percent}")))
     return arms
 
 
-def classification_arms(scale: Scale) -> list[Arm]:
+def classification_arms(scale: Scale, network: str) -> list[Arm]:
     """Table VIII, and Random Erasing beside it."""
     return [
         Arm("full", (("VIII", "Full"),), ("--hide.method", "none")),

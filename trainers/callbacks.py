@@ -10,9 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 
+from has_dali.console import atomic_file
+from has_dali.kernels.contract import normalization
 from has_dali.trainers.batches import TimedBatches
+from has_dali.trainers.settings import Settings
 from has_dali.trainers.task import Batch, NonFiniteLossError
 
 LAST = "last.ckpt"
@@ -47,25 +50,20 @@ class Speed(pl.Callback):
 
     @property
     def hidden_fraction(self) -> float:
-        """Share of pixels that showed exactly the fill 0 in the batches looked at."""
+        """Share of pixels that showed exactly the fill in the batches looked at; what conv1 hides is not among them."""
         return self.hidden / self.looks if self.looks else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the loader whose waiting is measured."""
         self._batches = getattr(trainer.datamodule, "timed", None)  # type: ignore[attr-defined]
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Look at some batches."""
-        if batch_idx % _LOOK_EVERY == 0:
-            self.hidden += float((batch["image"] == 0).all(1).float().mean())
-            self.looks += 1
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Add a step: from the end of the step before it to its own."""
+        """Add a step: from the end of the step before it to its own. Look at some batches as the network saw them."""
+        if batch_idx % _LOOK_EVERY == 0:
+            self.hidden += _hidden(batch["image"], pl_module.settings)  # type: ignore[arg-type]
+            self.looks += 1
         now, waited = time.perf_counter(), 0.0 if self._batches is None else self._batches.waited
         if self._start is not None:
             self.images += len(batch["label"]) * trainer.world_size
@@ -101,8 +99,8 @@ class Stopping(pl.Callback):
         self._asked: int | None = None
         self._before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, from Lightning too: its own SIGTERM ends a run wherever it is, and saves nothing."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._ask)
@@ -116,18 +114,31 @@ class Stopping(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Stop where nothing is half done; all ranks together."""
-        asked = self._asked is not None
-        if trainer.world_size > 1:  # a stop must be everybody's; asking each other in every step would cost
-            asked = batch_idx % _AGREE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
-            trainer.save_checkpoint(self.folder / LAST)
-            raise Stopped(self._asked or signal.SIGTERM)
+        """Stop where nothing is half done; all ranks together, which must not ask each other in every step."""
+        if trainer.is_last_batch:
+            return  # validation comes first: a run resumed from here would go without it
+        steps, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if rest:
+            return  # gradients that wait for their step are not in a checkpoint
+        if trainer.world_size == 1 or steps % _AGREE_EVERY == 0:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after the validation."""
+        self._stop_if_asked(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the state that met a non-finite loss."""
-        if isinstance(exception, NonFiniteLossError) and trainer.world_size == 1:
-            trainer.save_checkpoint(self.folder / "nonfinite.ckpt")
+        """Save the state that met a non-finite loss: the rank that met it, without waiting for the others."""
+        if isinstance(exception, NonFiniteLossError):
+            name = "nonfinite.ckpt" if trainer.world_size == 1 else f"nonfinite-rank{trainer.global_rank}.ckpt"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.folder / name) as file:
+                torch.save(trainer._checkpoint_connector.dump_checkpoint(), file)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False):
+            trainer.save_checkpoint(self.folder / LAST)
+            raise Stopped(self._asked or signal.SIGTERM)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked is not None:
@@ -136,11 +147,39 @@ class Stopping(pl.Callback):
         self._asked = number
 
 
+class WithinEpoch(ModelCheckpoint):
+    """Checkpoints between the batches of an epoch; the last batch has that of the epoch's end, after validation."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """As ``ModelCheckpoint``, but for the last batch."""
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *arguments)
+
+
 class History(pl.Callback):
     """Every epoch's training loss and validation metrics; kept in checkpoints."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
+        self.losses: list[list[float]] = []
+        """[epoch, mean loss of its training batches], also in the logs."""
+        self._sum, self._count = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add a loss."""
+        self._sum, self._count = self._sum + pl_module.last_loss, self._count + 1  # type: ignore[operator]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch's loss: of all processes, as each has as many batches."""
+        total = torch.tensor([self._sum, self._count], dtype=torch.float64, device=pl_module.device)
+        loss_sum, count = trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        self._sum, self._count = 0.0, 0
+        if count:
+            self.losses.append([trainer.current_epoch + 1, loss_sum / count])
+            for logger in trainer.loggers:
+                logger.log_metrics({"train_loss": loss_sum / count}, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add one epoch."""
@@ -150,17 +189,19 @@ class History(pl.Callback):
         self.epochs.append({"epoch": trainer.current_epoch + 1, **row})
 
     def state_dict(self) -> dict[str, Any]:
-        """All epochs so far."""
-        return {"epochs": self.epochs}
+        """All epochs so far, and the part of one."""
+        return {"epochs": self.epochs, "losses": self.losses, "sum": self._sum, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
-        self.epochs = list(state_dict["epochs"])
+        self.epochs, self.losses = list(state_dict["epochs"]), list(state_dict["losses"])
+        self._sum, self._count = state_dict["sum"], state_dict["count"]
 
     def curves(self) -> dict[str, list[list[float]]]:
         """Each metric as [[epoch, value], ...]."""
         names = sorted({name for row in self.epochs for name in row} - {"epoch"})
-        return {name: [[row["epoch"], row[name]] for row in self.epochs if name in row] for name in names}
+        found = {name: [[row["epoch"], row[name]] for row in self.epochs if name in row] for name in names}
+        return {**found, "train_loss": self.losses}
 
 
 class ProgressBar(RichProgressBar):
@@ -182,8 +223,18 @@ class ProgressBar(RichProgressBar):
         return metrics
 
 
+def _hidden(images: torch.Tensor, settings: Settings) -> float:
+    """Share of the pixels of (N, 3, H, W) that show the fill."""
+    fill = settings.hide.image_fill if settings.hide.method == "has" else None
+    values = normalization(settings.loader.mean, settings.loader.std, fill, 3)[2]
+    return float((images == torch.from_numpy(values).to(images).view(1, 3, 1, 1)).all(1).float().mean())
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "cudaErrorMemoryAllocation", "ALLOC_FAILED")
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's or the machine's memory is used up."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

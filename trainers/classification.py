@@ -10,7 +10,8 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from has_dali.trainers.evaluation import Evaluation, Ranks, eval_batches
+from has_dali.trainers.data import Share
+from has_dali.trainers.evaluation import Evaluation, eval_batches, gathered
 from has_dali.trainers.models import Localiser
 from has_dali.trainers.settings import Settings
 from has_dali.trainers.task import Batch, Task
@@ -54,8 +55,9 @@ class ClassificationTask(Task):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Cross entropy of a training batch."""
-        images = self.hiding(batch["image"], batch["id"], self.current_epoch, training=True)
-        logits = self.model(images, batch["id"], self.current_epoch) if self.takes_ids else self.model(images)
+        keys = batch.get("key", batch["id"])
+        images = self.hiding(batch["image"], keys, self.current_epoch, training=True)
+        logits = self.model(images, keys, self.current_epoch) if self.takes_ids else self.model(images)
         return self.criterion(logits, batch["label"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -77,24 +79,25 @@ class ClassificationTask(Task):
         for metric in (self.val_loss, self.top1, self.top5):
             metric.reset()
 
-    def evaluate(self, images: Any, held_out: Any, ranks: Ranks) -> Evaluation:
+    def evaluate(self, images: Any, held_out: Any, share: Share) -> Evaluation:
         """Top-1, top-5 and loss on the validation images."""
-        found = ranks.gathered(class_predictions(self, images.val, ranks))
+        found = gathered(class_predictions(self, images.val, share), share)
         predictions = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         order = np.argsort(predictions["id"])
         return Evaluation(accuracies(predictions), per_image={k: v[order] for k, v in predictions.items()})
 
 
-def class_predictions(task: ClassificationTask, source: Any, ranks: Ranks) -> dict[str, np.ndarray]:
+def class_predictions(task: ClassificationTask, source: Any, share: Share) -> dict[str, np.ndarray]:
     """This rank's share of a source, image by image: id, label, predicted class, rank of the label, loss."""
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("id", "label", "predicted", "label_rank", "loss")}
-    for batch in eval_batches(task, source, ranks):
+    for batch in eval_batches(task, source, share):
         logits = task(task.hiding(batch["image"], batch["id"], 0, training=False)).float()
         of_label = logits.gather(1, batch["label"][:, None])
         rows["id"].append(batch["id"])
         rows["label"].append(batch["label"])
         rows["predicted"].append(logits.argmax(1))
-        rows["label_rank"].append((logits > of_label).sum(1))
+        above = (logits >= of_label).sum(1) - 1
+        rows["label_rank"].append(torch.where(logits.isfinite().all(1), above, task.classes))  # NaN is never right
         rows["loss"].append(nn.functional.cross_entropy(logits, batch["label"], reduction="none"))
     return (
         {name: torch.cat(parts).cpu().numpy() for name, parts in rows.items()}

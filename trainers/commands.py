@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from has_dali.console import Parser, Terminal, check_writable, output_folder, write_json
+from has_dali.trainers.result_commands import asks_for_help
 
 _USAGE = "usage: has-dali train TASK --recipe NAME --data DIR [--out DIR] [--GROUP.OPTION VALUE ...]"
 
 
 def train(argv: Sequence[str]) -> int:
     """``has-dali train TASK --recipe NAME --data DIR``: one run; every setting of the recipe is an option."""
-    task = _task_name(argv)
-    if task is None:
+    if not argv:
+        raise ValueError("TASK is missing: classification or localisation (see has-dali train --help)")
+    if asks_for_help(argv):
         return _explain_train()
+    task = argv[0]
     from has_dali.trainers.arguments import parse_run
     from has_dali.trainers.tasks import task_kind
 
@@ -67,7 +70,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
     found = evaluate_checkpoint(options.task, options.ckpt, options.data, options.device, options.set)
     terminal = Terminal(options.quiet)
-    show_metrics(terminal, f"{options.task}: {options.ckpt}", {"": found.metrics}, found.baselines)
+    show_metrics(terminal, f"{options.task}: {options.ckpt}", {"value": found.metrics}, found.baselines)
     if options.json is not None:
         result = {"metrics": found.metrics, "baselines": found.baselines, "curves": found.curves}
         write_json(options.json, {"task": options.task, "ckpt": options.ckpt, "data": options.data, **result})
@@ -101,13 +104,6 @@ def recipes(argv: Sequence[str]) -> int:
     if options.json is not None:
         write_json(options.json, result)
     return 0
-
-
-def _task_name(argv: Sequence[str]) -> str | None:
-    """The task: the first word; None asks for help."""
-    if not argv:
-        raise ValueError("TASK is missing: classification or localisation (see has-dali train --help)")
-    return None if argv[0] in ("-h", "--help") else argv[0]
 
 
 def _explain_train() -> int:

@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from has_dali.kernels.threads import available_cores
 from has_dali.pipelines.loader import ImageLoader, image_loader
 from has_dali.trainers.batches import ProgressiveLoader, TimedBatches
 from has_dali.trainers.datasets import LabeledImages
-from has_dali.trainers.settings import LoaderSettings, Settings
+from has_dali.trainers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process among those that work together.
+
+    Args:
+        rank: from 0.
+        world_size: number of processes.
+        on_this_machine: how many of them share its cores.
+        accumulation: batches per optimiser step.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    on_this_machine: int = 1
+    accumulation: int = 1
+
+    @classmethod
+    def of(cls, trainer: Any) -> Share:
+        """The share of this process of a trainer."""
+        return cls(trainer.global_rank, trainer.world_size, trainer.num_devices, trainer.accumulate_grad_batches)
+
+    def batch_size(self, settings: Settings) -> int:
+        """Images of one batch of this process.
+
+        Raises:
+            ValueError: the images of an optimiser step cannot be divided evenly.
+        """
+        total = settings.loader.batch_size
+        images, rest = divmod(total, self.world_size * self.accumulation)
+        if rest or not images:
+            raise ValueError(
+                f"loader.batch_size={total}: expected a multiple of {self.world_size} processes x {self.accumulation}"
+                " accumulation steps; change it, trainer.devices or trainer.accumulate_grad_batches"
+            )
+        return images
+
+
+ALONE = Share()
 
 
 class ImageData(pl.LightningDataModule):
@@ -20,6 +62,9 @@ class ImageData(pl.LightningDataModule):
         images: the data.
         settings: all knobs; the policy of "has" goes to the loader, which hides at no cost.
         seed: of order, crops and masks.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
 
     def __init__(self, images: LabeledImages, settings: Settings, seed: int) -> None:
@@ -33,11 +78,11 @@ class ImageData(pl.LightningDataModule):
         """Batches of one rank; made anew by every fit."""
         trainer: Any = self.trainer
         rows = self.settings.loader.sizes
-        accumulation = trainer.accumulate_grad_batches
+        if rows and rows[-1][0] >= trainer.max_epochs:
+            raise ValueError(f"loader.sizes: {rows[-1]} never begins in trainer.max_epochs={trainer.max_epochs}")
 
         def make(size: int) -> ImageLoader:
-            device = trainer.strategy.root_device
-            return self.train_loader(size, trainer.world_size, trainer.global_rank, accumulation, device)
+            return self.train_loader(size, Share.of(trainer), trainer.strategy.root_device)
 
         loader = ProgressiveLoader(make, rows) if rows else make(self.settings.loader.size)
         self.timed = TimedBatches(loader, lambda: trainer.current_epoch)
@@ -46,15 +91,10 @@ class ImageData(pl.LightningDataModule):
     def val_dataloader(self) -> TimedBatches:
         """The validation set, each image once over all ranks, nothing hidden."""
         trainer: Any = self.trainer
-        loader = self.settings.loader
-        per_rank = loader.eval_batch_size or self._per_rank(trainer.world_size, trainer.accumulate_grad_batches)
-        rank, world_size = trainer.global_rank, trainer.world_size
-        device = trainer.strategy.root_device
-        return TimedBatches(eval_loader(self.images.val, self.settings, device, per_rank, rank, world_size))
+        share = Share.of(trainer)
+        return TimedBatches(eval_loader(self.images.val, self.settings, trainer.strategy.root_device, share))
 
-    def train_loader(
-        self, size: int, world_size: int = 1, rank: int = 0, accumulation: int = 1, device: Any = "cpu"
-    ) -> ImageLoader:
+    def train_loader(self, size: int, share: Share = ALONE, device: Any = "cpu") -> ImageLoader:
         """Training batches of one rank at an image side."""
         loader = self.settings.loader
         balanced = loader.sampling == "class-balanced"
@@ -64,13 +104,13 @@ class ImageData(pl.LightningDataModule):
             )
         return image_loader(
             self.images.train,
-            self._per_rank(world_size, accumulation),
+            share.batch_size(self.settings),
             train=True,
             policy=self.policy,
             size=size,
             seed=self.seed,
-            rank=rank,
-            world_size=world_size,
+            rank=share.rank,
+            world_size=share.world_size,
             crop=loader.crop,
             resize=loader.resize if loader.crop == "short-side" else None,
             padding=loader.padding,
@@ -78,31 +118,20 @@ class ImageData(pl.LightningDataModule):
             ratio=_pair("ratio", loader.ratio),
             mirror=loader.mirror,
             sampling=loader.sampling,
-            steps=None if loader.steps is None else loader.steps * accumulation,
+            steps=None if loader.steps is None else loader.steps * share.accumulation,
             fill_value=self.settings.hide.image_fill,
-            **_common(loader, device, self.settings.model.channels_last),
+            **_common(self.settings, device, share),
         )
-
-    def _per_rank(self, world_size: int, accumulation: int) -> int:
-        total = self.settings.loader.batch_size
-        share, rest = divmod(total, world_size * accumulation)
-        if rest or not share:
-            raise ValueError(
-                f"loader.batch_size={total}: expected a multiple of {world_size} processes x {accumulation}"
-                " accumulation steps; change it, trainer.devices or trainer.accumulate_grad_batches"
-            )
-        return share
 
 
 def eval_loader(
     source: Any,
     settings: Settings,
     device: Any,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
+    share: Share = ALONE,
     crop: str = "center",
     size: int | None = None,
+    batch_size: int | None = None,
 ) -> ImageLoader:
     """Evaluation batches in order, each image once.
 
@@ -110,35 +139,35 @@ def eval_loader(
         source: images, by sample id.
         settings: mean, std and sizes.
         device: where the batches go.
-        batch_size: images per batch on this rank.
-        rank: this process.
-        world_size: number of processes.
+        share: this process among those that evaluate together.
         crop: "center", or "warp": the whole image at ``size``.
         size: side of the images; None: ``eval_size``.
+        batch_size: images per batch on this rank; None: the setting, or what a training batch has.
     """
     loader = settings.loader
-    side = size or loader.eval_size or loader.size
+    images = batch_size or loader.eval_batch_size or share.batch_size(settings)
     return image_loader(
         source,
-        min(batch_size, len(source)),
+        min(images, len(source)),
         train=False,
-        size=side,
-        rank=rank,
-        world_size=world_size,
+        size=size or loader.eval_size or loader.size,
+        rank=share.rank,
+        world_size=share.world_size,
         crop=crop,
         resize=loader.eval_resize if crop == "center" else None,
-        **_common(loader, device, settings.model.channels_last),
+        **_common(settings, device, share),
     )
 
 
-def _common(loader: LoaderSettings, device: Any, channels_last: bool) -> dict[str, Any]:
+def _common(settings: Settings, device: Any, share: Share) -> dict[str, Any]:
+    loader = settings.loader
     return {
         "device": torch.device(device) if loader.device is None else loader.device,
-        "threads": loader.threads,
+        "threads": loader.threads or max(available_cores() // share.on_this_machine, 1),
         "mean": loader.mean,
         "std": loader.std,
         "dtype": loader.dtype,
-        "channels_last": channels_last,
+        "channels_last": settings.model.channels_last,
         "prefetch": loader.prefetch,
         "cache": loader.cache,
     }

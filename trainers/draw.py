@@ -16,8 +16,7 @@ from has_dali.trainers.figures.strip import strip_figure
 from has_dali.trainers.occlude import occlusion_examples
 from has_dali.trainers.report import read_report
 from has_dali.trainers.run_figures import localisation_figure
-from has_dali.trainers.runs import conv1_filters, open_runs, run_name, shown_image
-from has_dali.trainers.settings import HideSettings
+from has_dali.trainers.runs import conv1_filters, names_of, open_runs, run_name, shown_image, unique_names
 
 _STRIP_EPOCHS = 6
 
@@ -25,7 +24,8 @@ _STRIP_EPOCHS = 6
 def draw(options: Any) -> Figure:
     """The figure that the options of ``has-dali figure`` ask for."""
     if options.kind == "filters":
-        return filters_figure({run_name(read_report(run), run): conv1_filters(run) for run in options.runs})
+        names = names_of(options.runs)
+        return filters_figure({name: conv1_filters(run) for name, run in zip(names, options.runs, strict=True)})
     if options.kind == "curves":
         return run_curves(options.runs, options.metric)
     runs, images = open_runs(options.runs, options.data, options.device)
@@ -42,20 +42,23 @@ def draw(options: Any) -> Figure:
 
 def _strip(runs: Sequence[Any], images: Any) -> Figure:
     """The first training image as each run saw it in its first epochs."""
-    policies = {}
+    policies, fills = {}, []
     for run in runs:
-        hide = HideSettings(**run.report["settings"]["hide"])
-        policy = hide.policy(run.report["seed"]) if hide.method == "has" else None
+        settings = run.task.settings
+        policy = settings.hide.policy(run.report["seed"]) if settings.hide.method == "has" else None
         if policy is not None:
-            policies[f"{run.name}, one of {', '.join(map(str, policy.patch_sizes))} px"] = policy
+            fills.append(settings.hide.image_fill or settings.loader.mean)
+            sizes = ", ".join(map(str, policy.patch_sizes))
+            policies[f"{run.name}, {'one of ' if len(policy.patch_sizes) > 1 else ''}{sizes} px"] = policy
             for size in policy.patch_sizes if len(policy.patch_sizes) > 1 else ():
                 if size:
                     policies[f"{size} px"] = policy.with_(patch_sizes=(size,), p_apply=1.0)
     if not policies:
         raise ValueError("RUN: none of the runs hides parts of the image (hide.method=has): there is nothing to show")
-    loader = runs[0].task.settings.loader
-    image = shown_image(images.train, 0, loader.size)
-    return strip_figure(image, policies, range(_STRIP_EPOCHS), loader.mean, title="One image over the epochs")
+    if any(fill != fills[0] for fill in fills):
+        raise ValueError(f"RUN: expected runs that hide with one colour, got {fills}")
+    image = shown_image(images.train, 0, runs[0].task.settings.loader.size)
+    return strip_figure(image, policies, range(_STRIP_EPOCHS), fills[0], title="One image over the epochs")
 
 
 def run_curves(runs: Sequence[Path], metric: str) -> Figure:
@@ -64,15 +67,17 @@ def run_curves(runs: Sequence[Path], metric: str) -> Figure:
     Raises:
         ValueError: a report lacks the curve.
     """
-    by_name: dict[str, list[dict[float, float]]] = {}
+    arms: dict[str, list[dict[float, float]]] = {}  # by what runs of different seeds share
+    firsts: dict[str, tuple[str, Path]] = {}
     for run in runs:
         report = read_report(run)
         if metric not in report["curves"]:
             raise ValueError(f"--metric {metric}: {run} has {', '.join(report['curves'])}")
-        points = {point[0]: point[1] for point in report["curves"][metric]}
-        by_name.setdefault(run_name(report, run), []).append(points)
+        arms.setdefault(report["config_hash"], []).append(dict(report["curves"][metric]))
+        firsts.setdefault(report["config_hash"], (run_name(report, run), run))
+    names = unique_names(*zip(*firsts.values(), strict=True))
     curves = []
-    for name, tables in by_name.items():
+    for name, tables in zip(names, arms.values(), strict=True):
         places = sorted(set.intersection(*map(set, tables)))
         values = [[table[x] for x in places] for table in tables]
         curves.append(Curve(name, places, np.array(values, float)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from has_dali.trainers.data import eval_loader
-from has_dali.trainers.task import Task
+from has_dali.trainers.data import ALONE, Share, eval_loader
+from has_dali.trainers.task import Batch, Task
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -27,20 +28,13 @@ class Evaluation:
     """Arrays by sample id: label, predicted class, and what the task adds."""
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that evaluate together."""
-
-    rank: int = 0
-    world_size: int = 1
-
-    def gathered(self, value: Any) -> list[Any]:
-        """``value`` of every rank."""
-        if self.world_size == 1:
-            return [value]
-        values: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(values, value)
-        return values
+def gathered(value: Any, share: Share) -> list[Any]:
+    """``value`` of every rank."""
+    if share.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * share.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def evaluate(
@@ -59,7 +53,7 @@ def evaluate(
         ValueError: the settings and the data do not fit.
     """
     task.check(images, held_out)
-    ranks = Ranks() if trainer is None else Ranks(trainer.global_rank, trainer.world_size)
+    share = ALONE if trainer is None else Share.of(trainer)
     before = task.training
     task.eval()
     dtype = _MIXED.get(precision)
@@ -67,15 +61,18 @@ def evaluate(
     if trainer is not None:
         task.to(trainer.strategy.root_device)  # the end of a fit moves it to the CPU
         context = trainer.precision_plugin.forward_context()
+    if share.world_size > 1:  # statistics of batch norm are each rank's own until somebody asks
+        for buffer in task.buffers():
+            torch.distributed.broadcast(buffer, 0)
     try:
         with torch.inference_mode(), context:
-            return task.evaluate(images, held_out, ranks)
+            return task.evaluate(images, held_out, share)
     finally:
         task.train(before)
 
 
-def eval_batches(task: Task, source: Any, ranks: Ranks, **options: Any) -> Any:
-    """Evaluation batches of a source for one rank."""
-    loader = task.settings.loader
-    size = loader.eval_batch_size or max(loader.batch_size // ranks.world_size, 1)
-    return eval_loader(source, task.settings, task.device, size, ranks.rank, ranks.world_size, **options)
+def eval_batches(task: Task, source: Any, share: Share, **options: Any) -> Iterator[Batch]:
+    """Evaluation batches of a source for one rank, in the dtype of the task's weights."""
+    dtype = next(task.parameters()).dtype
+    for batch in eval_loader(source, task.settings, task.device, share, **options):
+        yield {**batch, "image": batch["image"].to(dtype)}

@@ -7,12 +7,12 @@ All draws are functions of (seed, epoch, sample id), as the masks of Hide-and-Se
 from __future__ import annotations
 
 import torch
-from torchvision.transforms.v2 import RandomErasing
 
 from has_dali import hide
 from has_dali.kernels import reference
-from has_dali.kernels.contract import PLAN_BLOCK
+from has_dali.kernels.contract import IMAGENET_MEAN, PLAN_BLOCK
 from has_dali.kernels.policy import HideAndSeek
+from has_dali.trainers.erasing import RandomErasing
 from has_dali.trainers.settings import HideSettings
 
 # Counter block of the seeds of other generators; masks and plans take others.
@@ -34,8 +34,9 @@ class BatchHiding:
         self.erasing = None
         if settings.method == "random-erasing":
             p = 0.5 if settings.p_hide is None else settings.p_hide
-            ratio = (settings.aspect, 1 / settings.aspect)
-            self.erasing = RandomErasing(p, scale=tuple(settings.area), ratio=ratio, value=0)
+            # "legacy": the authors' code writes the means of the 0..1 scale into normalised images.
+            fill = tuple(value / 255 for value in IMAGENET_MEAN) if settings.erase_fill == "legacy" else (0.0, 0.0, 0.0)
+            self.erasing = RandomErasing(p, (settings.area[0], settings.area[1]), settings.aspect, fill, seed)
 
     def __call__(self, images: torch.Tensor, ids: torch.Tensor, epoch: int, training: bool) -> torch.Tensor:
         """The batch as the network sees it; the input may be changed in place.
@@ -49,7 +50,7 @@ class BatchHiding:
         if self.policy is not None and (training or self.settings.at == "traintest"):
             return self._dropped(images, self.policy, ids, epoch if training else _LAST_EPOCH - epoch)
         if self.erasing is not None and training:
-            return self._erased(images, self.erasing, ids, epoch)
+            return self.erasing(images, ids, epoch)
         return images
 
     def _dropped(self, images: torch.Tensor, policy: HideAndSeek, ids: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -61,14 +62,6 @@ class BatchHiding:
         else:
             images = hide(images, policy, ids, epoch, out=images)
         return images.div_(1 - policy.p_hide) if self.settings.rescale and policy.p_hide < 1 else images
-
-    def _erased(self, images: torch.Tensor, erasing: RandomErasing, ids: torch.Tensor, epoch: int) -> torch.Tensor:
-        """One rectangle per image filled with the mean (0), by torchvision's operator with a seed per sample."""
-        with torch.random.fork_rng(devices=[]):
-            for n, sample_id in enumerate(ids.tolist()):
-                torch.manual_seed(mixed_seed(self.seed, epoch, sample_id))
-                images[n] = erasing(images[n])
-        return images
 
 
 def mixed_seed(seed: int, epoch: int, number: int) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,11 +15,12 @@ from has_dali.console import Terminal
 from has_dali.kernels.threads import available_cores
 from has_dali.trainers.callbacks import LAST
 from has_dali.trainers.report import REPORT, read_report
-from has_dali.trainers.run import CHECKPOINTS
+from has_dali.trainers.trainer_setup import CHECKPOINTS
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 60  # for a run that was asked to save its state and stop
+_PATIENCE_SECONDS = 60.0  # for runs that were asked to save their state and stop
 _LOG = "log.txt"
+_TRAIN = (sys.executable, "-m", "has_dali", "train")
 
 
 @dataclass(frozen=True)
@@ -50,76 +50,93 @@ class Job:
         """
         if not (self.out / REPORT).is_file():
             return False
-        theirs = [word for word in read_report(self.out)["argv"][2:] if word not in ("--resume", "--quiet")]
-        if theirs != self.command:
+        theirs = read_report(self.out)["argv"][2:]
+        if "--out" in theirs:  # what follows is where and how it ran
+            theirs = theirs[: theirs.index("--out")]
+        if theirs != list(self.argv):
             raise ValueError(
                 f"{self.out}: holds another run (has-dali train {' '.join(theirs)}); choose another --out or remove it"
             )
         return True
 
 
+@dataclass
+class _Running:
+    """A job's process, its log, and where in the log it began."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    start: int
+
+    def last_words(self) -> str:
+        """The last line that this process wrote."""
+        written = (self.job.out / _LOG).read_bytes()[self.start :]
+        lines = written.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it said nothing; exit code {self.process.returncode}"
+
+
 def run_jobs(jobs: Sequence[Job], parallel: int, terminal: Terminal, title: str) -> None:
     """Run what is not finished, ``parallel`` at a time, each with its share of the cores.
 
-    An interrupt asks the runs to save their state; the same call later goes on from there.
+    An interrupt asks the runs to save their state; the same call later goes on from there. A run that fails does not
+    keep the others from running.
 
     Raises:
-        RuntimeError: a run failed; names it and its last words.
+        ValueError: a folder holds another run.
+        RuntimeError: some runs failed; names the first and its last words.
     """
     waiting = [job for job in jobs if not job.finished()]
     threads = max(1, available_cores() // max(1, min(parallel, len(waiting))))
-    running: list[tuple[Job, subprocess.Popen[bytes], IO[bytes]]] = []
+    running: list[_Running] = []
+    failures: list[str] = []
     with terminal.progress(title, len(jobs)) as advance:
         advance(len(jobs) - len(waiting))
         try:
             while waiting or running:
                 while waiting and len(running) < parallel:
-                    job = waiting.pop(0)
-                    running.append((job, *_start(job, threads)))
-                    advance(0, ", ".join(job.name for job, *_ in running))
+                    running.append(_start(waiting.pop(0), threads))
+                    advance(0, ", ".join(one.job.name for one in running))
                 time.sleep(_POLL_SECONDS)
-                for entry in [entry for entry in running if entry[1].poll() is not None]:
-                    running.remove(entry)
-                    job, process, log = entry
-                    log.close()
-                    if process.returncode:
-                        raise RuntimeError(f"{job.name} failed: {_last_words(job)} (see {job.out / _LOG})")
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    one.log.close()
+                    if one.process.returncode:
+                        failures.append(f"{one.job.name}: {one.last_words()} (see {one.job.out / _LOG})")
                     advance()
         finally:
-            with _gently(running):
-                pass
+            _stop(running)
+    if failures:
+        raise RuntimeError(f"{len(failures)} of {len(jobs)} runs failed; the first, {failures[0]}")
 
 
-def _start(job: Job, threads: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def _start(job: Job, threads: int) -> _Running:
     job.out.mkdir(parents=True, exist_ok=True)
     resume = ["--resume"] if (job.out / CHECKPOINTS / LAST).is_file() else []
+    share = [] if any(word.startswith("--loader.threads") for word in job.argv) else ["--loader.threads", str(threads)]
     log = open(job.out / _LOG, "ab")  # noqa: SIM115  (closed when the process ends)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    start = log.tell()
     process = subprocess.Popen(
-        [sys.executable, "-m", "has_dali", "train", *job.command, *resume, "--quiet"],
+        [*_TRAIN, *job.command, *resume, *share, "--quiet"],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,  # Ctrl-C comes to us; the runs are told once, by us
     )
-    return process, log
+    return _Running(job, process, log, start)
 
 
-@contextlib.contextmanager
-def _gently(running: list[tuple[Job, subprocess.Popen[bytes], IO[bytes]]]) -> Iterator[None]:
-    """End what still runs: SIGTERM makes a run save its state first."""
-    yield
-    for _, process, _log in running:
-        process.terminate()
-    for _, process, log in running:
+def _stop(running: Sequence[_Running]) -> None:
+    """End what still runs: SIGTERM makes a run save its state first. A second interrupt ends it at once."""
+    for one in running:
+        one.process.terminate()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for one in running:
         try:
-            process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        log.close()
-
-
-def _last_words(job: Job) -> str:
-    lines = (job.out / _LOG).read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+            one.process.wait(max(deadline - time.monotonic(), 0))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            deadline = 0.0
+            one.process.kill()
+            one.process.wait()
+        one.log.close()

@@ -7,8 +7,9 @@ from typing import Any
 
 from has_dali.pipelines.sources import FileSource
 from has_dali.trainers.classification import ClassificationTask
+from has_dali.trainers.data import Share
 from has_dali.trainers.datasets import MaskedImages, blacklisted_ids
-from has_dali.trainers.evaluation import Evaluation, Ranks
+from has_dali.trainers.evaluation import Evaluation
 from has_dali.trainers.localising import IOUS, locate, max_box_acc
 from has_dali.trainers.metrics.boxes import baselines
 from has_dali.trainers.pixels import evaluate_masks
@@ -34,7 +35,7 @@ class LocalisationTask(ClassificationTask):
                 raise ValueError(f"cam.blacklist={cam.blacklist}: numbers files of ILSVRC, but {images.name} has none")
             blacklisted_ids(Path(cam.blacklist), images.val)
 
-    def evaluate(self, images: Any, held_out: Any, ranks: Ranks) -> Evaluation:
+    def evaluate(self, images: Any, held_out: Any, share: Share) -> Evaluation:
         """GT-known and Top-1 Loc as the paper computes them, and the metrics of wsolevaluation.
 
         The threshold of the maps is the setting, or chosen on the boxes of ``held_out``, never on the validation set.
@@ -42,23 +43,23 @@ class LocalisationTask(ClassificationTask):
         the other settings of boxes, does not matter there.
         """
         if isinstance(images, MaskedImages):
-            return evaluate_masks(self, images, ranks)
+            return evaluate_masks(self, images, share)
         cam = self.settings.cam  # type: ignore[attr-defined]
         threshold, chosen = cam.threshold, {}
         if threshold == "held-out":
-            tuning = locate(self, held_out, 0.5, ranks)
+            tuning = locate(self, held_out, 0.5, share)
             threshold = tuning.best_threshold()
             chosen = {"held_out_top1": tuning.compute()["top1"]}
             for name, curve in tuning.curve().items():
                 chosen[f"held_out_{name}"] = dict(curve)[threshold]
-        meter = locate(self, images, threshold, ranks, cam.blacklist)
+        meter = locate(self, images, threshold, share, cam.blacklist)
         metrics = {**meter.compute(), "cam_threshold": threshold, **chosen}
         if cam.blacklist:
             kept = meter.compute(use_blacklist=True)
             metrics |= {f"{name}_without_blacklisted": kept[name] for name in ("gt_known", "top1_loc")}
         curves = {f"{name}_by_threshold": [list(point) for point in curve] for name, curve in meter.curve().items()}
         if cam.wsol:
-            boxes = max_box_acc(self, images, ranks)
+            boxes = max_box_acc(self, images, share)
             metrics |= boxes.compute()
             curves["max_box_acc_by_threshold"] = [list(point) for point in boxes.curve()]
         return Evaluation(metrics, trivial_boxes(images), curves, meter.state())

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from has_dali.trainers.data import Share
 from has_dali.trainers.datasets import blacklisted_ids
-from has_dali.trainers.evaluation import Ranks, eval_batches
+from has_dali.trainers.evaluation import eval_batches, gathered
 from has_dali.trainers.metrics.cam import crop_probabilities, merged_crops, picture_maps, ten_crops, upsampled
 from has_dali.trainers.metrics.cam_boxes import cam_dt_box, largest_component_boxes
 from has_dali.trainers.metrics.localisation import IOUS, THRESHOLDS, Localisation
@@ -21,7 +22,7 @@ from has_dali.trainers.metrics.wsol import MaxBoxAcc
 if TYPE_CHECKING:
     from has_dali.trainers.classification import ClassificationTask
 
-__all__ = ["IOUS", "BatchMaps", "batch_maps", "gathered", "locate", "max_box_acc"]
+__all__ = ["IOUS", "BatchMaps", "batch_maps", "locate", "max_box_acc", "of_all_ranks"]
 
 _RANKED = 5
 
@@ -38,13 +39,13 @@ class BatchMaps:
     """(N, 2, h, w) maps of the most likely and of the true class, of the warped picture."""
 
 
-def batch_maps(task: ClassificationTask, source: Any, ranks: Ranks, crops: str | None = None) -> Iterator[BatchMaps]:
+def batch_maps(task: ClassificationTask, source: Any, share: Share, crops: str | None = None) -> Iterator[BatchMaps]:
     """Class activation maps of every image of a source that this rank has.
 
     Args:
         task: with a ``Localiser`` as its model.
         source: images with labels.
-        ranks: who shares the work.
+        share: who shares the work.
         crops: "ten" or "one"; None: the setting.
     """
     settings = task.settings
@@ -53,7 +54,7 @@ def batch_maps(task: ClassificationTask, source: Any, ranks: Ranks, crops: str |
     side = settings.loader.eval_size or settings.loader.size
     ten = (crops or cam.crops) == "ten"
     big = round(side * 256 / 224) if ten else side
-    for batch in eval_batches(task, source, ranks, crop="warp", size=big):
+    for batch in eval_batches(task, source, share, crop="warp", size=big):
         images, labels = batch["image"], batch["label"]
         views = ten_crops(images, side) if ten else images[:, None]
         # One forward pass per crop, each of the size of a batch: ten at once would need ten times the memory.
@@ -76,7 +77,7 @@ def _features(task: ClassificationTask, view: torch.Tensor, ids: torch.Tensor, n
 
 
 def locate(
-    task: ClassificationTask, images: Any, threshold: float, ranks: Ranks, blacklist: str | None = None
+    task: ClassificationTask, images: Any, threshold: float, share: Share, blacklist: str | None = None
 ) -> Localisation:
     """Boxes of all validation images by the paper's steps, of all ranks together.
 
@@ -84,13 +85,13 @@ def locate(
         task: with a ``Localiser`` as its model.
         images: a ``BoxedImages``; its ``val`` is located.
         threshold: share of a map's maximum that counts as foreground.
-        ranks: who shares the work.
+        share: who shares the work.
         blacklist: list of the ILSVRC kit: images that ``compute(use_blacklist=True)`` leaves out.
     """
     skipped = () if blacklist is None else blacklisted_ids(Path(blacklist), images.val)
     meter = Localisation(images.val_boxes, images.val.labels, blacklist=skipped)
     by_tool = task.settings.cam.box == "cam_dt"  # type: ignore[attr-defined]
-    for found in batch_maps(task, images.val, ranks):
+    for found in batch_maps(task, images.val, share):
         sizes = images.val_boxes.sizes[found.ids]
         predicted, true, curve = [], [], []
         for first, second in picture_maps(found.maps, sizes):
@@ -103,23 +104,23 @@ def locate(
                 predicted.append(largest_component_boxes(first, [threshold])[0])
                 true.append(boxes[-1])
         meter.update(found.ids, found.ranked, np.stack(predicted), np.stack(true), np.stack(curve))
-    return gathered(meter, ranks)
+    return of_all_ranks(meter, share)
 
 
-def max_box_acc(task: ClassificationTask, images: Any, ranks: Ranks) -> MaxBoxAcc:
+def max_box_acc(task: ClassificationTask, images: Any, share: Share) -> MaxBoxAcc:
     """MaxBoxAcc and its like: one view of the whole picture, maps at the network's input size."""
     settings = task.settings
     side = settings.loader.eval_size or settings.loader.size
     meter = MaxBoxAcc(images.val_boxes, images.val.labels, step=settings.cam.wsol_step)  # type: ignore[attr-defined]
-    for found in batch_maps(task, images.val, ranks, "one"):
+    for found in batch_maps(task, images.val, share, "one"):
         maps = upsampled(found.maps[:, 1:], (side, side))[:, 0]
         meter.update(found.ids, maps.float().cpu().numpy(), found.ranked[:, 0])
-    return gathered(meter, ranks)
+    return of_all_ranks(meter, share)
 
 
-def gathered(meter: Any, ranks: Ranks) -> Any:
+def of_all_ranks(meter: Any, share: Share) -> Any:
     """A meter of this rank with what those of the others took in."""
-    for rank, state in enumerate(ranks.gathered(meter.state())):
-        if rank != ranks.rank:
+    for rank, state in enumerate(gathered(meter.state(), share)):
+        if rank != share.rank:
             meter.merge(state)
     return meter

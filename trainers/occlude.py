@@ -74,7 +74,7 @@ def occlusion_examples(runs: Sequence[Run], images: Any, count: int, level: floa
     ids, source, boxes = _chosen(images, len(images.classes), 10**6, 0)
     loader = runs[0].task.settings.loader
     names = [run.name for run in runs]
-    found: list[tuple[int, Answers]] = []
+    found: dict[int, list[Answers]] = {-1: [], 0: [], 1: []}  # by who is right: the last run, both or none, the first
     for (views, places, labels, numbers), cover in zip(
         _batches(runs[0], source, boxes, ids), itertools.cycle(("mean", "cells")), strict=False
     ):
@@ -86,12 +86,12 @@ def occlusion_examples(runs: Sequence[Run], images: Any, count: int, level: floa
         for n, picture in enumerate(_pixels(shown, loader.mean, loader.std)):
             right = [answer[n] == labels[n] for answer in answers]
             said = {name: images.classes[answer[n]] for name, answer in zip(names, answers, strict=True)}
-            found.append((int(right[0]) - int(right[-1]), Answers(picture, images.classes[labels[n]], said)))
-    found.sort(key=lambda pair: pair[0])
-    won = [answers for gain, answers in found if gain < 0][: (count + 1) // 2]
-    lost = [answers for gain, answers in found if gain > 0][: count - len(won)]
-    tied = [answers for gain, answers in found if gain == 0][: count - len(won) - len(lost)]
-    return [*won, *lost, *tied]
+            kind = found[int(right[0]) - int(right[-1])]
+            if len(kind) < count:
+                kind.append(Answers(picture, images.classes[labels[n]], said))
+    won = found[-1][: (count + 1) // 2]
+    lost = found[1][: count - len(won)]
+    return [*won, *lost, *found[0][: count - len(won) - len(lost)]]
 
 
 def _chosen(images: Any, classes: int, per_class: int, seed: int) -> tuple[npt.NDArray[np.int64], Any, Any]:
@@ -102,11 +102,16 @@ def _chosen(images: Any, classes: int, per_class: int, seed: int) -> tuple[npt.N
 
 
 def _models(runs: Sequence[Run]) -> dict[str, Any]:
-    names = [run.name for run in runs]
-    unique = [
-        name if names.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)
-    ]
-    return {name: run.task for name, run in zip(unique, runs, strict=True)}
+    """The networks by name.
+
+    Raises:
+        ValueError: they want images of different sizes or normalisation, so they cannot be shown the same ones.
+    """
+    for name in ("size", "eval_size", "mean", "std"):
+        values = [getattr(run.task.settings.loader, name) for run in runs]
+        if any(value != values[0] for value in values):
+            raise ValueError(f"RUN: expected runs on the same images, got loader.{name} of {values}")
+    return {run.name: run.task for run in runs}
 
 
 def _batches(
@@ -115,7 +120,7 @@ def _batches(
     """Warped images with their boxes in the pixels of the batch; ids are those of the whole data set."""
     loader = run.task.settings.loader
     side = loader.eval_size or loader.size
-    for batch in eval_loader(source, run.task.settings, run.task.device, _BATCH, crop="warp", size=side):
+    for batch in eval_loader(source, run.task.settings, run.task.device, crop="warp", size=side, batch_size=_BATCH):
         own = batch["id"].cpu().numpy()
         places = np.zeros((len(own), 4), np.int64)
         if boxes is not None:

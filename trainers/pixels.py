@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from has_dali.trainers.data import Share
 from has_dali.trainers.datasets import MaskedImages
-from has_dali.trainers.evaluation import Evaluation, Ranks
-from has_dali.trainers.localising import batch_maps, gathered
+from has_dali.trainers.evaluation import Evaluation
+from has_dali.trainers.localising import batch_maps, of_all_ranks
 from has_dali.trainers.metrics.cam import upsampled
 from has_dali.trainers.metrics.pxap import PxAP, centre_map
 from has_dali.trainers.metrics.samples import SampleTable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _TOP = 5
 
 
-def evaluate_masks(task: ClassificationTask, images: MaskedImages, ranks: Ranks) -> Evaluation:
+def evaluate_masks(task: ClassificationTask, images: MaskedImages, share: Share) -> Evaluation:
     """PxAP, top-1 and top-5 in percent: one view of the whole picture, the map of the true class, at the network's
     input size (224 in the benchmark), whatever cam.crops says. Thresholds are cam.wsol_step apart.
 
@@ -29,7 +30,7 @@ def evaluate_masks(task: ClassificationTask, images: MaskedImages, ranks: Ranks)
     Args:
         task: with a ``Localiser`` as its model.
         images: its ``val`` is evaluated.
-        ranks: who shares the work.
+        share: who shares the work.
 
     Raises:
         ValueError: a mask cannot be read or is empty, or there is no object pixel at all.
@@ -41,7 +42,7 @@ def evaluate_masks(task: ClassificationTask, images: MaskedImages, ranks: Ranks)
     fixed = {"constant map": np.zeros(size, np.float32), "centre map": centre_map(size)}
     meter, trivial, answers = PxAP(step), {name: PxAP(step) for name in fixed}, SampleTable()
     labels = images.val.labels
-    for found in batch_maps(task, images.val, ranks, "one"):
+    for found in batch_maps(task, images.val, share, "one"):
         masks = images.val_masks.batch(found.ids, size)
         meter.update(found.ids, upsampled(found.maps[:, 1:].float(), size)[:, 0].cpu().numpy(), masks)
         for name, one in fixed.items():
@@ -51,8 +52,8 @@ def evaluate_masks(task: ClassificationTask, images: MaskedImages, ranks: Ranks)
         if found.ranked.shape[1] >= _TOP:
             columns["top5"] = right.any(axis=1)
         answers.add(found.ids, columns)
-    per_image = gathered(answers, ranks).state()
+    per_image = of_all_ranks(answers, share).state()
     metrics = {name: float(100 * per_image[name].mean()) for name in ("top1", "top5") if name in per_image}
-    metrics["pxap"] = gathered(meter, ranks).compute()
-    baselines = {name: {"pxap": gathered(one, ranks).compute()} for name, one in trivial.items()}
+    metrics["pxap"] = of_all_ranks(meter, share).compute()
+    baselines = {name: {"pxap": of_all_ranks(one, share).compute()} for name, one in trivial.items()}
     return Evaluation(metrics, baselines, per_image=per_image)

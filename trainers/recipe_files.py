@@ -1,8 +1,9 @@
 """Recipes: named settings of a task, as YAML files that ship with the package or lie anywhere on disk.
 
 A recipe holds the groups of its task's settings, ``trainer`` (pytorch-lightning's Trainer) and, at the top:
-``task``, ``help`` (one line) and, where it renders its own data, ``data: toy`` with ``arms``: names of variants with
-the settings that they change, which ``train`` runs beside one another.
+``task``, ``extends`` (a recipe of the package that it changes), ``help`` (one line) and, where it renders its own data,
+``data: toy`` with ``arms``: names of variants with the settings that they change, which ``train`` runs beside one
+another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 _HEADER = ("task", "help", "data", "arms")
+_EXTENDS = "extends"
 _ENDINGS = (".yaml", ".yml")
 
 
@@ -84,6 +86,8 @@ def _read(text: str, name: str) -> Recipe:
         raise ValueError(f"recipe {name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get("task"), str):
         raise ValueError(f"recipe {name}: expected a mapping with a task, such as task: classification")
+    if _EXTENDS in content:
+        content = _merged(_base(content["task"], content.pop(_EXTENDS), name), content)
     header = {key: content.pop(key, None) for key in _HEADER}
     arms = header["arms"] or {}
     for where, group in (*content.items(), ("arms", arms), *(arms.items() if isinstance(arms, dict) else ())):
@@ -92,6 +96,26 @@ def _read(text: str, name: str) -> Recipe:
     if header["data"] not in (None, "toy") or (header["data"] == "toy") != bool(arms):
         raise ValueError(f"recipe {name}: data: expected toy, together with arms, or neither; got {header['data']!r}")
     return Recipe(name, header["task"], str(header["help"] or ""), header["data"], arms, content)
+
+
+def _base(task: str, extended: Any, name: str) -> dict[str, Any]:
+    """The content of the package's recipe that another one extends."""
+    file = files("has_dali.trainers.recipes") / f"{task}-{extended}.yaml"
+    if not file.is_file():
+        raise ValueError(f"recipe {name}: extends {extended!r}: {task} has no such recipe; has-dali recipes lists them")
+    content: dict[str, Any] = yaml.safe_load(file.read_text())
+    if _EXTENDS in content:
+        content = _merged(_base(task, content.pop(_EXTENDS), str(extended)), content)
+    return content
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``changes``; groups are merged value by value."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = {**base[key], **value} if both else value
+    return merged
 
 
 def _checked(recipe: Recipe, task: str) -> Recipe:

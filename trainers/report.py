@@ -63,17 +63,34 @@ class Report:
         return path
 
 
+def describe(images: Any, fitted: Any) -> dict[str, Any]:
+    """The data in a report: enough to tell whether two runs saw the same."""
+    return {
+        "name": images.name,
+        "train_images": len(fitted.train),
+        "val_images": len(images.val),
+        "classes": len(images.classes),
+        "list_hash": f"{fitted.train.fingerprint()}-{images.val.fingerprint()}",
+    }
+
+
 def switches_of(settings: Settings) -> dict[str, Any]:
     """The readings of the paper that a run takes (its ambiguities)."""
-    found: dict[str, Any] = {
-        "block": settings.model.block,
-        "pool": settings.model.pool,
-        "norm": settings.model.norm,
-        "fill": settings.hide.fill if settings.hide.method == "conv1" else settings.hide.image_fill or "mean",
-    }
+    model, hide = settings.model, settings.hide
+    found: dict[str, Any] = {}
+    if model.name.startswith("cifar_resnet"):
+        found["block"] = model.block
+    if model.name == "alexnet_gap":
+        found["norm"] = model.norm or "lrn"
+    if hide.method == "conv1":
+        found["fill"] = hide.fill
+    elif hide.method != "none":
+        found["fill"] = hide.image_fill or "mean"
+    if hide.method == "pixel-dropout":
+        found |= {"rescale": hide.rescale, "per_channel": hide.per_channel, "at": hide.at}
     cam = getattr(settings, "cam", None)
     if cam is not None:
-        found |= {"merge": cam.merge, "box": cam.box, "crops": cam.crops}
+        found |= {"pool": model.pool, "merge": cam.merge, "box": cam.box, "crops": cam.crops}
     return found
 
 

@@ -26,7 +26,7 @@ _SWEEP_WORDS = ("--seeds", "--tables", "--arms", "--jobs")
 
 def sweep(argv: Sequence[str]) -> int:
     """``has-dali sweep TASK --recipe NAME --data DIR --seeds 3``: the ablation tables beside the paper's."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or asks_for_help(argv):
         Terminal().say(_SWEEP_USAGE)
         return 0 if argv else 2
     from has_dali.trainers.arguments import parse_run
@@ -40,7 +40,9 @@ def sweep(argv: Sequence[str]) -> int:
     if options.data is None:
         raise ValueError("--data DIR is missing: a sweep needs a data set")
     seeds, jobs = count("--seeds", own.get("--seeds", "3")), count("--jobs", own.get("--jobs", "1"))
-    tables, arms = (own[name].split(",") if name in own else None for name in ("--tables", "--arms"))
+    tables, arms = (
+        [word.strip() for word in own[name].split(",")] if name in own else None for name in ("--tables", "--arms")
+    )
     with output_folder(options.out):
         rows = run_sweep(options, options.data, seeds, tables, arms, jobs, Terminal(options.quiet))
     if options.json is not None:
@@ -53,7 +55,7 @@ def compare(argv: Sequence[str]) -> int:
     parser = Parser("has-dali compare", "Finished runs beside the paper and beside one another.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or folders of such folders")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="last or best weights (last)")
-    parser.add_argument("--metrics", metavar="NAME,...", help="only these metrics")
+    parser.add_argument("--metrics", metavar="NAME,...", help="only these metrics; all: every one (the main ones)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE as Markdown")
     options = parser.parse_args(argv)
     for path in (options.json, options.markdown):
@@ -63,7 +65,7 @@ def compare(argv: Sequence[str]) -> int:
     from has_dali.trainers.compare_tables import show, tables, to_markdown
 
     comparison = compared(options.runs, options.which)
-    metrics = options.metrics.split(",") if options.metrics else None
+    metrics = _shown_metrics(options.metrics, {line.metric for line in comparison.lines})
     show(Terminal(options.quiet), comparison, metrics)
     if options.markdown is not None:
         with atomic_file(options.markdown) as file:
@@ -132,6 +134,11 @@ def occlusion(argv: Sequence[str]) -> int:
     return 0
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the words are --help, or a task and --help: without a recipe there are no options to explain."""
+    return len(argv) <= 2 and argv[-1] in ("-h", "--help")
+
+
 def taken(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Options of our own with their values, and the words that are left for the recipe's parser."""
     found: dict[str, str] = {}
@@ -144,15 +151,24 @@ def taken(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], li
         else:
             rest.append(word)
     if not rest or rest[0].startswith("-"):
-        raise ValueError("TASK is missing: classification or localisation come first")
+        raise ValueError("TASK is missing: classification or localisation comes first")
     return found, rest
 
 
 def count(name: str, text: str) -> int:
     """A whole number from 1."""
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{name} {text}: expected a whole number from 1")
+        raise ValueError(f"{f'{name} {text}'.rstrip()}: expected a whole number from 1")
     return int(text)
+
+
+def _shown_metrics(chosen: str | None, known: set[str]) -> list[str] | None:
+    """The metrics asked for; by default those that results are judged by, not what belongs to how they were found."""
+    if chosen is not None:
+        return None if chosen == "all" else chosen.split(",")
+    beside = ("held_out_", "top1_max_box_acc", "top1_cam_box_acc", "max_box_acc_v2@")
+    hidden = ("gt_known@0.5", "top1_loc@0.5", "cam_threshold", "max_box_acc_tau", "cam_box_acc")
+    return sorted(name for name in known if name not in hidden and not name.startswith(beside)) or None
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from has_dali.doctor import environment
-from has_dali.trainers import datasets
+from has_dali.pipelines.data import open_data
 from has_dali.trainers.arguments import RunOptions
-from has_dali.trainers.callbacks import LAST, History, ProgressBar, Speed, Stopped, Stopping, out_of_memory
-from has_dali.trainers.data import ImageData
+from has_dali.trainers.callbacks import LAST, History, Speed, Stopped, out_of_memory
+from has_dali.trainers.datasets.split import fit_and_held_out
 from has_dali.trainers.evaluation import Evaluation, evaluate
-from has_dali.trainers.report import Report, switches_of
+from has_dali.trainers.report import REPORT, Report, describe, switches_of
 from has_dali.trainers.task import Task
-from has_dali.trainers.tasks import TaskKind, task_kind
-
-CHECKPOINTS = "checkpoints"
-_MONITORED = "top1"
+from has_dali.trainers.tasks import task_kind
+from has_dali.trainers.trainer_setup import CHECKPOINTS, build_trainer, deciding, epochs_of, quieten, run_callbacks
 
 
 def train(options: RunOptions, data: Path) -> Report | None:
@@ -37,60 +31,62 @@ def train(options: RunOptions, data: Path) -> Report | None:
     Leaves in ``options.out``: ``report.json``, ``checkpoints/{last,best}.ckpt``, ``logs/`` (CSV and TensorBoard).
 
     Raises:
-        ValueError, OSError: settings, data or checkpoint do not fit; names what and how to mend it.
+        ValueError, OSError: settings, data, checkpoint or the folder do not fit; names what and how to mend it.
         NonFiniteLossError: names the batch; ``checkpoints/nonfinite.ckpt`` holds the state before it.
         RuntimeError: memory is used up; names the setting to lower.
     """
     quieten()
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
     kind, settings = task_kind(options.task), options.settings
+    resume = _checkpoint_to_resume(options)
     images = kind.open_data(data, settings)
-    fitted, held_out = split(images, settings.loader.held_out)
+    fitted, held_out = fit_and_held_out(images, settings.loader.held_out)
     torch.manual_seed(options.seed)
     model = kind.build_model(settings, len(images.classes), options.seed)
     task = kind.module(
-        model, settings, len(images.classes), options.seed, _epochs(options), options.recipe.name, name=kind.name
+        model, settings, len(images.classes), options.seed, epochs_of(options), options.recipe.name, name=kind.name
     )
     task.check(images, held_out)
-    speed, history = Speed(), History()
-    folder = options.out / CHECKPOINTS
-    best = ModelCheckpoint(folder, "best", monitor=_MONITORED, mode="max", enable_version_counter=False)
-    trainer = _trainer(options, [speed, history, Stopping(folder), best])
-    loaders = ImageData(fitted, settings, options.seed)
-    resume = folder / LAST if options.resume else None
-    if resume is not None and not resume.is_file():
-        raise FileNotFoundError(f"{resume}: no checkpoint to resume from; leave --resume out to start anew")
+    dataset = describe(images, fitted)
+    task.context = {"trainer": deciding(options.trainer), "data": dataset["list_hash"]}
+    callbacks = run_callbacks(options.out / CHECKPOINTS, options.save_every, settings.optim.ema, kind.monitored)
+    trainer = build_trainer(options, callbacks)
+    if trainer.strategy.root_device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    if settings.loader.cache == "decoded":
+        fitted, images, held_out = _decoded(fitted, images, held_out, settings.loader.threads)
+    loaders = kind.data_module(fitted, settings, options.seed)
+    phase = "training"
     try:
         # The weights of a checkpoint are data; what else it holds are numbers, strings and lists.
         trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
-        metrics = _final_metrics(trainer, task, kind, images, held_out, best)
+        phase = "evaluation"
+        metrics = _final_metrics(trainer, task, images, held_out)
     except Stopped as stop:
         if stop.args[0] == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stop.args[0]) from None
     except Exception as error:
         if out_of_memory(error):
-            raise RuntimeError(
-                f"out of memory: raise trainer.accumulate_grad_batches (now {trainer.accumulate_grad_batches}), which"
-                f" leaves the result as it is, or lower loader.batch_size (now {settings.loader.batch_size})"
-            ) from error
+            raise RuntimeError(_memory_advice(phase, trainer, settings.loader)) from error
         raise
     if not trainer.is_global_zero:
         return None
+    speed = _callback(trainer, Speed)
     last = metrics["last"]
     report = Report(
         task=options.task,
         recipe=options.recipe.name,
         seed=options.seed,
         settings=settings.to_dict(),
-        trainer={name: options.trainer[name] for name in ("max_epochs", "max_steps", "precision")},
-        dataset=describe(images, fitted),
+        trainer=deciding(options.trainer),
+        dataset=dataset,
         switches=switches_of(settings),
         table=settings.paper.table,
         method=settings.paper.method,
         metrics={name: _named(found.metrics, settings.paper.metric) for name, found in metrics.items()},
         baselines=last.baselines,
-        curves={**history.curves(), **last.curves},
+        curves={**_callback(trainer, History).curves(), **last.curves},
         hidden_fraction=speed.hidden_fraction,
         wall_seconds=time.perf_counter() - clock,
         images_per_second=speed.images_per_second,
@@ -107,91 +103,63 @@ def train(options: RunOptions, data: Path) -> Report | None:
     return report
 
 
-def split(images: Any, every: int) -> tuple[Any, Any]:
-    """The data to fit, and its held-out training images as a data set of their own (None where ``every`` is 0)."""
-    if not every:
-        return images, None
-    tuning = datasets.held_out(images, every)
-    parts = {name: getattr(tuning, name) for name in ("train", "train_boxes") if hasattr(tuning, name)}
-    return replace(images, **parts), tuning
+def _checkpoint_to_resume(options: RunOptions) -> Path | None:
+    """The checkpoint to go on from; a folder that holds another run is left alone."""
+    last = options.out / CHECKPOINTS / LAST
+    if options.resume:
+        if not last.is_file():
+            raise FileNotFoundError(f"{last}: no checkpoint to resume from; leave --resume out to start anew")
+        return last
+    for found in (options.out / REPORT, last):
+        if found.exists():
+            raise FileExistsError(
+                f"{found}: --out holds a run already; choose another --out, remove it, or go on with --resume"
+            )
+    return None
 
 
-def describe(images: Any, fitted: Any) -> dict[str, Any]:
-    """The data in a report: enough to tell whether two runs saw the same."""
-    return {
-        "name": images.name,
-        "train_images": len(fitted.train),
-        "val_images": len(images.val),
-        "classes": len(images.classes),
-        "list_hash": f"{fitted.train.fingerprint()}-{images.val.fingerprint()}",
-    }
+def _decoded(fitted: Any, images: Any, held_out: Any, threads: int | None) -> tuple[Any, Any, Any]:
+    """The same data with every image decoded once, for all the loaders that will read it."""
+    val = open_data(images.val, train=False, cache="decoded", threads=threads)
+    train = open_data(fitted.train, train=True, cache="decoded", threads=threads)
+    if held_out is not None:
+        held_out = replace(held_out, val=open_data(held_out.val, train=False, cache="decoded", threads=threads))
+    return replace(fitted, train=train, val=val), replace(images, val=val), held_out
 
 
-def quieten() -> None:
-    """Lightning's remarks about its own surroundings are not the user's business."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (
-        ".*LeafSpec.*",
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message=text)
-
-
-def _epochs(options: RunOptions) -> int:
-    epochs = options.trainer["max_epochs"]
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs={epochs!r}: expected a whole number from 1, the length of the schedule")
-    return epochs
-
-
-def _trainer(options: RunOptions, callbacks: list[pl.Callback]) -> pl.Trainer:
-    arguments = dict(options.trainer)
-    last: dict[str, Any] = {"dirpath": options.out / CHECKPOINTS, "filename": "last", "enable_version_counter": False}
-    callbacks.append(ModelCheckpoint(**last, every_n_epochs=1, save_on_train_epoch_end=True))
-    if options.save_every:
-        callbacks.append(ModelCheckpoint(**last, every_n_train_steps=options.save_every))
-    if options.settings.optim.ema:
-        callbacks.append(EMAWeightAveraging(decay=options.settings.optim.ema))
-    shown = sys.stderr.isatty() and not options.quiet
-    if shown:
-        speed = next(callback for callback in callbacks if isinstance(callback, Speed))
-        callbacks.append(ProgressBar(speed))
-    if "LOCAL_WORLD_SIZE" in os.environ and arguments["devices"] == "auto":  # under torchrun
-        arguments["devices"] = int(os.environ["LOCAL_WORLD_SIZE"])
-        arguments["num_nodes"] = int(os.environ["WORLD_SIZE"]) // arguments["devices"]
-    logs = options.out / "logs"
-    return pl.Trainer(
-        **{**arguments, "use_distributed_sampler": False, "num_sanity_val_steps": 0},
-        logger=[CSVLogger(logs, "csv"), TensorBoardLogger(logs, "tensorboard")],
-        callbacks=callbacks,
-        default_root_dir=options.out,
-        enable_progress_bar=shown,
-        enable_model_summary=False,
+def _memory_advice(phase: str, trainer: pl.Trainer, loader: Any) -> str:
+    if phase == "evaluation":
+        return (
+            f"out of memory in the evaluation: lower loader.eval_batch_size (now {loader.eval_batch_size or 'as in'}"
+            " training) and go on with --resume"
+        )
+    return (
+        f"out of memory: raise trainer.accumulate_grad_batches (now {trainer.accumulate_grad_batches}; the same images"
+        f" per step, batch norm over fewer), or lower loader.batch_size (now {loader.batch_size}) or"
+        " loader.eval_batch_size"
     )
 
 
-def _final_metrics(
-    trainer: pl.Trainer, task: Task, kind: TaskKind, images: Any, held_out: Any, best: ModelCheckpoint
-) -> dict[str, Evaluation]:
-    """Metrics of the last weights and of those with the best validation accuracy."""
+def _final_metrics(trainer: pl.Trainer, task: Task, images: Any, held_out: Any) -> dict[str, Evaluation]:
+    """Metrics of the last weights and of those with the best validation accuracy, which rank 0 has on its disk."""
     found = {"last": evaluate(task, images, held_out, trainer)}
-    path = Path(best.best_model_path)
-    if path.is_file() and trainer.current_epoch - 1 != _epoch_of(path):
-        kept = {name: value.clone() for name, value in task.state_dict().items()}
-        task.load_state_dict(torch.load(path, weights_only=True, map_location=task.device)["state_dict"])
-        found["best"] = evaluate(task, images, held_out, trainer)
-        task.load_state_dict(kept)
-    else:
+    best = next(one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.monitor)
+    weights = None
+    if trainer.is_global_zero and Path(best.best_model_path).is_file():
+        checkpoint = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
+        if checkpoint["global_step"] != trainer.global_step:
+            weights = checkpoint["state_dict"]
+    weights = trainer.strategy.broadcast(weights)
+    if weights is None:
         found["best"] = found["last"]
+    else:
+        task.load_state_dict(weights)
+        found["best"] = evaluate(task, images, held_out, trainer)
     return found
 
 
-def _epoch_of(path: Path) -> int:
-    epoch: int = torch.load(path, weights_only=True, map_location="cpu")["epoch"]
-    return epoch
+def _callback(trainer: pl.Trainer, kind: Any) -> Any:
+    return next(one for one in trainer.callbacks if isinstance(one, kind))
 
 
 def _named(metrics: dict[str, float], paper_name: str | None) -> dict[str, float]:

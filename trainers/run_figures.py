@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from has_dali.trainers.evaluation import Ranks
+from has_dali.trainers.data import ALONE
 from has_dali.trainers.figures.cam import Example, Found, cam_figure
 from has_dali.trainers.localising import batch_maps
 from has_dali.trainers.metrics.boxes import best_iou
@@ -24,12 +25,10 @@ _IOU = 0.5
 
 @dataclass(frozen=True)
 class _Located:
-    """What one run's network found in all images: of the true class."""
+    """What one run's network found of the true class, by sample id."""
 
     boxes: npt.NDArray[np.int64]
-    heat: list[npt.NDArray[np.float32]]
     overlap: npt.NDArray[np.float64]
-    predicted: npt.NDArray[np.int64]
 
 
 def localisation_figure(runs: Sequence[Run], images: Any, count: int, failures: bool) -> Figure:
@@ -54,15 +53,15 @@ def localisation_figure(runs: Sequence[Run], images: Any, count: int, failures: 
     chosen = [i for i in np.argsort(-score, kind="stable").tolist() if wanted[i]][:count]
     if not chosen:
         raise ValueError("no image is located by one run and missed by the other; train longer or take other runs")
-    names_of = images.classes
+    heat = [_maps(run, images, chosen) for run in runs]
     examples = [
         Example(
             shown_image(images.val, i),
             images.val_boxes.of(i),
-            names_of[images.val.labels[i]],
+            images.classes[images.val.labels[i]],
             [
-                Found(one.boxes[i].tolist(), one.heat[i], f"IoU {one.overlap[i]:.2f}", bool(one.overlap[i] >= _IOU))
-                for one in found
+                Found(one.boxes[i].tolist(), maps[i], f"IoU {one.overlap[i]:.2f}", bool(one.overlap[i] >= _IOU))
+                for one, maps in zip(found, heat, strict=True)
             ],
         )
         for i in chosen
@@ -71,17 +70,24 @@ def localisation_figure(runs: Sequence[Run], images: Any, count: int, failures: 
 
 
 def _located(run: Run, images: Any) -> _Located:
-    cam = run.task.settings.cam  # type: ignore[attr-defined]
+    by_tool = run.task.settings.cam.box == "cam_dt"  # type: ignore[attr-defined]
     threshold = run.report["metrics"]["last"].get("cam_threshold", 0.2)
-    boxes, heat, predicted, ids = [], [], [], []
-    with torch.inference_mode():
-        for batch in batch_maps(run.task, images.val, Ranks()):
-            for _, true in picture_maps(batch.maps, images.val_boxes.sizes[batch.ids]):
-                by_tool = cam.box == "cam_dt"
-                boxes.append(cam_dt_box(true) if by_tool else largest_component_boxes(true, [threshold])[0])
-                heat.append(np.maximum(true, 0))
-            predicted.append(batch.ranked[:, 0])
-            ids.append(batch.ids)
-    order = np.concatenate(ids)
+    boxes = []
+    for true in _true_maps(run, images):
+        boxes.append(cam_dt_box(true) if by_tool else largest_component_boxes(true, [threshold])[0])
     found = np.stack(boxes)
-    return _Located(found, heat, best_iou(found, images.val_boxes, order), np.concatenate(predicted))
+    return _Located(found, best_iou(found, images.val_boxes, np.arange(len(found))))
+
+
+def _maps(run: Run, images: Any, ids: list[int]) -> dict[int, npt.NDArray[np.float32]]:
+    """Maps of a few images, without their negative parts. Those of all images would not fit into memory."""
+    wanted = itertools.islice(enumerate(_true_maps(run, images)), max(ids) + 1)
+    return {i: np.maximum(true, 0) for i, true in wanted if i in ids}
+
+
+def _true_maps(run: Run, images: Any) -> Iterator[npt.NDArray[np.float32]]:
+    """The map of each image's own class, by sample id: one process evaluates in that order."""
+    with torch.inference_mode():
+        for batch in batch_maps(run.task, images.val, ALONE):
+            for _, true in picture_maps(batch.maps, images.val_boxes.sizes[batch.ids]):
+                yield true

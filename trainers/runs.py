@@ -13,10 +13,10 @@ import numpy.typing as npt
 from has_dali.trainers.callbacks import LAST
 from has_dali.trainers.classification import ClassificationTask
 from has_dali.trainers.report import read_report
-from has_dali.trainers.run import CHECKPOINTS
 from has_dali.trainers.saved import load_checkpoint, task_from_checkpoint
 from has_dali.trainers.settings import from_dict
 from has_dali.trainers.tasks import task_kind
+from has_dali.trainers.trainer_setup import CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Run:
 
     Args:
         folder: where it lies.
-        name: short name for legends: the paper's row, or what it hides.
+        name: short name for legends: the paper's row, or what it hides; no other run has it.
         task: its network with the last weights, in evaluation mode.
         report: content of ``report.json``.
     """
@@ -50,9 +50,9 @@ def open_runs(folders: Sequence[Path], data: Path, device: str = "auto") -> tupl
     kind = task_kind(tasks.pop())
     images = kind.open_data(data, from_dict(kind.settings, reports[0]["settings"]))
     runs = []
-    for folder, report in zip(folders, reports, strict=True):
+    for folder, name, report in zip(folders, names_of(folders), reports, strict=True):
         task = task_from_checkpoint(folder / CHECKPOINTS / LAST, kind.name, len(images.classes), device=device)
-        runs.append(Run(folder, run_name(report, folder), task.eval(), report))
+        runs.append(Run(folder, name, task.eval(), report))
     return runs, images
 
 
@@ -63,6 +63,30 @@ def conv1_filters(folder: Path) -> npt.NDArray[np.float32]:
         if value.ndim == 4 and value.shape[1] == 3:
             return np.asarray(value.float().numpy())
     raise ValueError(f"{folder}: its network has no convolution of three channels")
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """What a legend calls runs; equal names get as much of their folders' paths as it takes to tell them apart."""
+    return unique_names([run_name(read_report(folder), folder) for folder in folders], folders)
+
+
+def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The names, with the ends of the folders' paths where several are equal.
+
+    Raises:
+        ValueError: a folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"RUN: {path} was given twice")
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        twins = [other.parts for other, its in zip(paths, names, strict=True) if its == name and other != path]
+        lengths = range(1, len(path.parts) + 1)
+        length = next(n for n in lengths if all(path.parts[-n:] != other[-n:] for other in twins))
+        found.append(f"{name} ({'/'.join(path.parts[-length:])})" if twins else name)
+    return found
 
 
 def run_name(report: dict[str, Any], folder: Path) -> str:

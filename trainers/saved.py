@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ from jsonargparse import ArgumentParser
 
 from has_dali.pipelines.device import choose_device
 from has_dali.trainers.classification import ClassificationTask
+from has_dali.trainers.datasets.split import fit_and_held_out
 from has_dali.trainers.evaluation import Evaluation, evaluate
-from has_dali.trainers.run import CHECKPOINTS, split
 from has_dali.trainers.settings import Settings, from_dict
 from has_dali.trainers.task import checkpoint_header
 from has_dali.trainers.tasks import task_kind
+from has_dali.trainers.trainer_setup import CHECKPOINTS
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
@@ -29,12 +29,14 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         ValueError: it is no checkpoint of this project.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"--ckpt {file}: no such file; a run keeps its own in {CHECKPOINTS}/")
+        raise FileNotFoundError(f"{file}: no such checkpoint; a run keeps its own in its {CHECKPOINTS}/")
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise ValueError(f"--ckpt {file}: not a checkpoint, or a damaged one; give a file of has-dali train") from None
-    checkpoint_header(content, f"--ckpt {file}")
+    except OSError:
+        raise
+    except Exception:  # of any kind: what unpickles is not ours
+        raise ValueError(f"{file}: not a checkpoint, or a damaged one; give a file of has-dali train") from None
+    checkpoint_header(content, f"{file}")
     return content
 
 
@@ -56,7 +58,7 @@ def task_from_checkpoint(
     content = load_checkpoint(file)
     header = content["has_dali"]
     if task is not None and header["task"] != task:
-        raise ValueError(f"--ckpt {file}: a checkpoint of {header['task']}, expected one of {task}")
+        raise ValueError(f"{file}: a checkpoint of {header['task']}, expected one of {task}")
     kind = task_kind(header["task"])
     settings = from_dict(kind.settings, changed(kind.settings, header["settings"], changes))
     model = kind.build_model(settings, classes, header["seed"])
@@ -68,7 +70,7 @@ def task_from_checkpoint(
     except RuntimeError as error:
         reason = " ".join(str(error).split("\n\t")[-1].split())
         raise ValueError(
-            f"--ckpt {file}: its weights do not fit {settings.model.name} with {classes} classes ({reason});"
+            f"{file}: its weights do not fit {settings.model.name} with {classes} classes ({reason});"
             " give the data set that it was trained on"
         ) from None
     return module.to(choose_device(device)[0])
@@ -104,5 +106,5 @@ def evaluate_checkpoint(
     settings = from_dict(kind.settings, changed(kind.settings, header["settings"], changes))
     images = kind.open_data(data, settings)
     module = task_from_checkpoint(file, task, len(images.classes), changes, device)
-    held_out = split(images, settings.loader.held_out)[1]
+    held_out = fit_and_held_out(images, settings.loader.held_out)[1]
     return evaluate(module, images, held_out, precision=header.get("precision", "32-true"))

@@ -32,6 +32,12 @@ class Schedule:
                     f"optim.phases={self.optim.phases}: expected [[0, lr, weight decay], [epoch, lr, weight decay],"
                     " ...] with rising epochs"
                 )
+            if starts[-1] >= self.epochs:
+                row = next(phase for phase in self.optim.phases if phase[0] >= self.epochs)
+                raise ValueError(
+                    f"optim.phases: {row} never begins in trainer.max_epochs={self.epochs}; scale them to the run,"
+                    " or leave those out"
+                )
         elif self.optim.phases:
             raise ValueError(f"optim.phases: only optim.schedule=phases has phases, got {self.optim.schedule!r}")
         if not 0 <= self.optim.warmup_epochs < max(self.epochs, 1):

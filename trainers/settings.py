@@ -115,6 +115,8 @@ class HideSettings:
         per_channel: "pixel-dropout": a coin per value instead of one per pixel.
         area: "random-erasing": smallest and largest share of the area.
         aspect: "random-erasing": smallest aspect ratio; the largest is its inverse.
+        erase_fill: "random-erasing": "mean" (0 after normalisation), or "legacy": what the authors' code writes, the
+            ImageNet means of the 0..1 scale into normalised pixels.
     """
 
     method: Literal["none", "has", "conv1", "pixel-dropout", "random-erasing"] = "has"
@@ -130,6 +132,14 @@ class HideSettings:
     per_channel: bool = False
     area: list[float] = field(default_factory=lambda: [0.02, 0.4])
     aspect: float = 0.3
+    erase_fill: Literal["mean", "legacy"] = "mean"
+
+    def __post_init__(self) -> None:
+        low, high = (*self.area, 0.0, 0.0)[:2]
+        if len(self.area) != 2 or not 0 < low <= high <= 1:
+            raise ValueError(f"hide.area={self.area}: expected two shares of the area, smallest and largest, in (0, 1]")
+        if not 0 < self.aspect <= 1:
+            raise ValueError(f"hide.aspect={self.aspect}: expected the smallest aspect ratio, above 0, at most 1")
 
     def policy(self, seed: int) -> HideAndSeek | None:
         """The policy that the fields describe; None for methods that hide no cells.
@@ -203,7 +213,7 @@ class CamSettings:
     threshold: float | Literal["held-out"] = 0.2
     box: Literal["component", "cam_dt"] = "component"
     wsol: bool = True
-    wsol_step: float = 0.01
+    wsol_step: float = 0.001
     blacklist: str | None = None
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from has_dali.console import Terminal
 
+_TWICE = ("gt_known@0.5", "top1_loc@0.5")  # the paper's overlap: shown as gt_known and top1_loc
+
 
 def show_report(terminal: Terminal, report: Mapping[str, Any], out: Path) -> None:
     """The end of a run: metrics of the last and best weights, speed, where everything lies."""
@@ -28,7 +30,9 @@ def show_metrics(
 ) -> None:
     """Metrics as rows; the trivial baselines are columns beside them."""
     shown = {**columns, **baselines}
-    names = list(dict.fromkeys(name for values in columns.values() for name in values))
+    names = [
+        name for name in dict.fromkeys(name for values in columns.values() for name in values) if name not in _TWICE
+    ]
     rows = [[name, *(_number(values.get(name)) for values in shown.values())] for name in names]
     terminal.table(title, ["metric", *shown], rows)
 

@@ -45,8 +45,11 @@ class Task(pl.LightningModule):
         self.model = model.to(memory_format=torch.channels_last) if settings.model.channels_last else model
         self.schedule = Schedule(settings.optim, epochs)
         self.hiding = BatchHiding(settings.hide, seed)
+        self.context: dict[str, Any] = {}
+        """What else a checkpoint must share with its continuation, beside settings: the trainer's, the data's."""
         if settings.model.compile:
-            self.model.compile()  # in place: names in checkpoints stay the same
+            # In place, so names in checkpoints stay the same; a shape that changes is compiled anew, not made general.
+            self.model.compile(dynamic=False)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The scalar loss of a training batch; each task's own."""
@@ -66,13 +69,14 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """One step: hide, forward, loss, check."""
         loss = self.loss(batch)
-        # One wait per step for a single number, before backward: the weights never take a NaN in.
+        # One wait per step for a single number, before backward: the weights never take a NaN in. By then the device
+        # has the whole forward pass behind it, and the host issues the backward pass faster than it is worked off.
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
             ids = ", ".join(map(str, batch["id"].tolist()))
             raise NonFiniteLossError(
-                f"the loss is {value} in epoch {self.current_epoch}, batch {batch_idx}; lower optim.lr, or look at the"
-                f" images: has-dali check. Sample ids: {ids}"
+                f"the loss is {value} in epoch {self.current_epoch}, batch {batch_idx}; lower optim.lr or look at the"
+                f" images. Sample ids: {ids}"
             )
         self.last_loss = value
         return loss
@@ -102,6 +106,7 @@ class Task(pl.LightningModule):
             "seed": self.seed,
             "epochs": self.schedule.epochs,
             "precision": str(self.trainer.precision),
+            "context": self.context,
             "settings": self.settings.to_dict(),
         }
 
@@ -115,6 +120,7 @@ class Task(pl.LightningModule):
         ours = {"task": self.name, "seed": self.seed, "epochs": self.schedule.epochs}
         found = differences(ours, {name: saved[name] for name in ours})
         found += differences(resumable(self.settings.to_dict()), resumable(saved["settings"]))
+        found += differences(self.context, saved["context"])
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise ValueError(
@@ -159,8 +165,9 @@ def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optim
         {"params": others, "decays": optim.decay_norm_and_bias, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    options: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    if parameters[0].is_cuda:
+        options["fused"] = True
     if optim.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay
-    )
+        return torch.optim.AdamW(groups, **options)
+    return torch.optim.SGD(groups, momentum=optim.momentum, nesterov=optim.nesterov, **options)

@@ -11,8 +11,9 @@ from torch import nn
 
 from has_dali.trainers import datasets
 from has_dali.trainers.classification import ClassificationTask
+from has_dali.trainers.data import ImageData
 from has_dali.trainers.localisation import LocalisationTask
-from has_dali.trainers.models import build_classifier, build_localiser
+from has_dali.trainers.models import LOCALISERS, build_classifier, build_localiser
 from has_dali.trainers.settings import ClassificationSettings, LocalisationSettings, Settings
 
 
@@ -26,19 +27,26 @@ class TaskKind:
         open_data: a folder to the task's data set.
         build_model: (settings, classes, seed) to the network.
         module: its LightningModule.
+        data_module: (data to fit, settings, seed) to its loaders; tasks on pairs or sequences bring their own.
+        monitored: the validation metric that tells which epoch is best; higher is better.
     """
 
     name: str
     settings: type[Settings]
     open_data: Callable[[Path, Settings], Any]
     build_model: Callable[[Settings, int, int], nn.Module]
-    module: type[ClassificationTask]
+    module: Callable[..., Any]
+    data_module: Callable[[Any, Settings, int], Any] = ImageData
+    monitored: str = "top1"
 
 
 def _classifier(settings: Settings, classes: int, seed: int) -> nn.Module:
     model = settings.model
-    if settings.hide.method == "conv1":
+    if settings.hide.method == "conv1" or model.name in LOCALISERS:
         return _localiser(settings, classes, seed)
+    for name, plain in (("width", 1.0), ("norm", None), ("pool", "gap")):
+        if getattr(model, name) != plain:
+            raise ValueError(f"model.{name}={getattr(model, name)!r}: {model.name} has no such choice; leave it out")
     return build_classifier(model.name, classes, block=model.block, drop_rate=model.dropout)
 
 

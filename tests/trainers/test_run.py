@@ -11,16 +11,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from has_dali.cli import main
+from tests.trainers.conftest import squares
 
 SMALL = ["--loader.batch_size", "16", "--loader.threads", "1", "--trainer.precision", "32-true", "--quiet"]
 CLASSIFY = [
     "train", "classification", "--recipe", "cifar10-small", "--loader.size", "24", "--loader.eval_resize", "24", *SMALL,
     "--hide.preset", "null", "--hide.patch_sizes", "[6]", "--model.name", "smallnet", "--model.dropout", "0.3",
-    "--model.width", "0.25", "--optim.lr", "0.05", "--trainer.check_val_every_n_epoch", "1",
+    "--model.width", "0.5", "--optim.lr", "0.05", "--trainer.check_val_every_n_epoch", "1",
 ]  # fmt: skip
 
 
@@ -165,6 +167,31 @@ def test_a_checkpoint_of_other_settings_is_refused(
     assert "seed: 5, 0 in the checkpoint" in error
 
 
+def test_a_finished_run_is_not_overwritten(
+    whole: Path, squares_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (whole / "report.json").read_bytes()
+    error = failing(squares_folder, whole, "--seed", "1", capsys=capsys)
+    assert "--out holds a run already" in error and "--resume" in error
+    assert (whole / "report.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--trainer.gradient_clip_val", "0.1"), ("--trainer.limit_train_batches", "2")]
+)
+def test_settings_of_the_trainer_that_decide_count_too(
+    whole: Path, squares_folder: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = failing(squares_folder, whole, "--resume", option, value, capsys=capsys)
+    assert f"trainer.{option.removeprefix('--trainer.')}: {value}, None in the checkpoint" in error
+
+
+def test_resuming_on_other_data_is_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "train.npz", **squares(96, 5))
+    np.savez(tmp_path / "val.npz", **squares(30, 6))
+    assert "data: " in failing(tmp_path, whole, "--resume", capsys=capsys)
+
+
 def test_nothing_to_resume_from(squares_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no checkpoint to resume from" in failing(squares_folder, tmp_path / "new", "--resume", capsys=capsys)
     assert not (tmp_path / "new").exists()
@@ -191,7 +218,7 @@ def test_out_of_memory_says_what_to_lower(
 
     monkeypatch.setattr(ClassificationTask, "loss", loss)
     error = failing(squares_folder, tmp_path, capsys=capsys)
-    assert "raise trainer.accumulate_grad_batches (now 1)" in error and "loader.batch_size (now 16)" in error
+    assert "raise trainer.accumulate_grad_batches (now 1;" in error and "loader.batch_size (now 16)" in error
 
 
 @pytest.mark.parametrize(
@@ -202,6 +229,8 @@ def test_out_of_memory_says_what_to_lower(
             "expected a multiple of 1 processes x 2",
         ),
         (["--loader.sampling", "class-balanced"], "loader.steps=None"),
+        (["--loader.sizes", "[[0,16],[3,24]]"], r"loader.sizes: [3, 24] never begins in trainer.max_epochs=3"),
+        (["--hide.area", "[0.4,0.1]"], "hide.area=[0.4, 0.1]"),
         (["--hide.preset", "no"], "preset 'no' is unknown"),
         (["--model.name", "resnet999"], "resnet999"),
         (["--trainer.max_epochs", "0"], "trainer.max_epochs=0: expected a whole number from 1"),
@@ -230,7 +259,95 @@ def test_accumulation_takes_the_same_images_per_step(whole: Path, squares_folder
     assert report["steps"] == 18
 
 
-def test_progressive_resolution_ema_and_compilation_run(squares_folder: Path, tmp_path: Path) -> None:
+def test_a_stop_waits_for_the_step_that_gathers_gradients(squares_folder: Path, tmp_path: Path) -> None:
+    options = ["--trainer.accumulate_grad_batches", "4", "--model.dropout", "0.0"]
+    classify(squares_folder, tmp_path / "whole", 2, *options)
+    from has_dali.trainers.classification import ClassificationTask
+
+    straight, done = ClassificationTask.loss, []
+
+    def loss(self: ClassificationTask, batch: dict) -> torch.Tensor:
+        done.append(1)
+        if len(done) == 6:  # the second of four batches of a step
+            signal.raise_signal(signal.SIGTERM)
+        return straight(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationTask, "loss", loss)
+        argv = [*CLASSIFY, "--data", str(squares_folder), "--out", str(tmp_path / "cut"), "--trainer.max_epochs", "2"]
+        assert main([*argv, *options]) == 143
+    assert len(done) == 8
+    classify(squares_folder, tmp_path / "cut", 2, *options, "--resume")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_averaged_weights_survive_a_resume(squares_folder: Path, tmp_path: Path) -> None:
+    from has_dali.trainers.classification import ClassificationTask
+
+    options = ["--optim.ema", "0.8", "--save_every", "1"]
+    report = classify(squares_folder, tmp_path / "whole", 2, *options)
+    straight, done = ClassificationTask.loss, []
+
+    def loss(self: ClassificationTask, batch: dict) -> torch.Tensor:
+        done.append(1)
+        if len(done) == 9:
+            signal.raise_signal(signal.SIGTERM)
+        return straight(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationTask, "loss", loss)
+        argv = [*CLASSIFY, "--data", str(squares_folder), "--out", str(tmp_path / "cut"), "--trainer.max_epochs", "2"]
+        assert main([*argv, *options]) == 143
+    resumed = classify(squares_folder, tmp_path / "cut", 2, *options, "--resume")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert resumed["metrics"]["last"] == report["metrics"]["last"]
+
+
+def test_decoded_images_are_decoded_once(squares_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files, with a part held out: the cache changes no batch, and nothing is decoded twice."""
+    from PIL import Image
+
+    from has_dali.pipelines import decode
+
+    for split, count, seed in (("train", 48, 0), ("val", 12, 1)):
+        data = squares(count, seed)
+        for n, (image, label) in enumerate(zip(data["images"], data["labels"], strict=True)):
+            folder = tmp_path / "data" / split / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{n:03}.png")
+    decoded: list[int] = []
+    straight = decode.decoded_source
+
+    def counted(source: object, *arguments: object) -> object:
+        decoded.append(len(source))  # type: ignore[arg-type]
+        return straight(source, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "decoded_source", counted)
+    options = ["--loader.held_out", "4", "--loader.sizes", "[[0,16],[1,24]]", "--loader.crop", "random-resized"]
+    options += ["--loader.eval_size", "24"]
+    classify(tmp_path / "data", tmp_path / "files", 2, *options)
+    assert not decoded
+    classify(tmp_path / "data", tmp_path / "cached", 2, *options, "--loader.cache", "decoded")
+    assert sorted(decoded) == [12, 12, 36]  # val, held out, fitted
+    assert same(weights(tmp_path / "files"), weights(tmp_path / "cached"))
+
+
+def test_compilation_happens_in_place_and_by_shape(
+    squares_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def compiled(self: torch.nn.Module, **options: object) -> None:
+        asked.append(options)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager", **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    report = classify(squares_folder, tmp_path, 2, "--model.compile", "true")
+    assert asked == [{"dynamic": False}] and report["metrics"]["last"]["top1"] > 33
+    assert not any("_orig_mod" in name for name in weights(tmp_path))
+
+
+def test_progressive_resolution_and_averaging_run(squares_folder: Path, tmp_path: Path) -> None:
     options = ["--loader.sizes", "[[0,16],[2,24]]", "--loader.crop", "random-resized", "--optim.ema", "0.9"]
     report = classify(squares_folder, tmp_path, 3, *options, "--loader.eval_size", "24")
     assert report["steps"] == 18 and report["metrics"]["last"]["top1"] > 33

@@ -48,6 +48,7 @@ def test_shapes_after_two_epochs_of_warm_up(kind: str, at: float, share: float) 
         ({"schedule": "phases", "phases": [[1, 0.1, 0.0]]}, "rising epochs"),
         ({"schedule": "phases", "phases": [[0, 0.1, 0.0], [0, 0.2, 0.0]]}, "rising epochs"),
         ({"schedule": "phases", "phases": [[0, 0.1]]}, "optim.phases"),
+        ({"schedule": "phases", "phases": [[0, 0.1, 0.0], [10, 0.2, 0.0]]}, r"\[10, 0.2, 0.0\] never begins .*=10"),
         ({"schedule": "cosine", "phases": [[0, 0.1, 0.0]]}, "only optim.schedule=phases"),
         ({"warmup_epochs": 10}, "warmup_epochs=10: expected 0 to less than the 10 epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs=-1"),

@@ -36,8 +36,8 @@ def held_out(images: Images, every: int = 10, fold: int = 0) -> Images:
         )
     if isinstance(images, BoxedImages) and images.train_boxes is None:
         raise ValueError(
-            f"held_out: {images.name} has no boxes for its training images; use open_labeled to tune by accuracy,"
-            " or lists with boxes (metadata=)"
+            f"held_out: {images.name} has no boxes for its training images; set loader.held_out to 0 and give"
+            " cam.threshold a number, or give lists with boxes (loader.metadata)"
         )
     fit, held = held_out_ids(images.train.labels, every, fold)
     parts: dict[str, Any] = {"train": images.train.select(fit), "val": images.train.select(held)}
@@ -63,3 +63,12 @@ def held_out_ids(
     place[order] = np.arange(len(labels)) - np.repeat(first, counts)
     held = place % every == fold
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def fit_and_held_out(images: Images, every: int) -> tuple[Images, Images | None]:
+    """The data to fit, and its held-out training images as a data set of their own (None where ``every`` is 0)."""
+    if not every:
+        return images, None
+    tuning = held_out(images, every)
+    parts = {name: getattr(tuning, name) for name in ("train", "train_boxes") if hasattr(tuning, name)}
+    return replace(images, **parts), tuning

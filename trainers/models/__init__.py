@@ -9,12 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from has_dali.trainers.models.build import build_classifier, build_localiser, model_names
+    from has_dali.trainers.models.build import LOCALISERS, build_classifier, build_localiser, model_names
     from has_dali.trainers.models.heads import Localiser
 
-_HOMES = {"Localiser": "heads", "build_classifier": "build", "build_localiser": "build", "model_names": "build"}
+_HOMES = {
+    "LOCALISERS": "build",
+    "Localiser": "heads",
+    "build_classifier": "build",
+    "build_localiser": "build",
+    "model_names": "build",
+}
 
-__all__ = ["Localiser", "build_classifier", "build_localiser", "model_names"]
+__all__ = ["LOCALISERS", "Localiser", "build_classifier", "build_localiser", "model_names"]
 
 
 def __getattr__(name: str) -> Any:

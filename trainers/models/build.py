@@ -19,7 +19,7 @@ from has_dali.trainers.models.heads import Localiser, TrunkLocaliser
 from has_dali.trainers.models.small_gap import SmallGAP
 from has_dali.trainers.models.trunk import torchvision_model
 
-_LOCALISERS: dict[str, Callable[..., Localiser]] = {
+LOCALISERS: dict[str, Callable[..., Localiser]] = {
     "alexnet_gap": AlexNetGAP,
     "googlenet_gap": GoogLeNetGAP,
     "smallnet": SmallGAP,
@@ -34,7 +34,7 @@ def model_names() -> tuple[str, ...]:
     ``build_localiser`` takes the first ones ("alexnet_gap", "googlenet_gap", "smallnet") and torchvision's
     convolutional networks.
     """
-    own = (*_LOCALISERS, *(f"cifar_resnet{depth}" for depth in _CIFAR_DEPTHS))
+    own = (*LOCALISERS, *(f"cifar_resnet{depth}" for depth in _CIFAR_DEPTHS))
     return (*own, *_torchvision_names())
 
 
@@ -60,8 +60,8 @@ def build_classifier(
         if rate is not None:
             raise ValueError(f"drop_rate={rate:g}: {name} has no dropout: leave drop_rate out")
         return CifarResNet(int(cifar[1]), classes, block)
-    if name in _LOCALISERS:
-        return _LOCALISERS[name](classes, **({} if rate is None else {"dropout": rate}))
+    if name in LOCALISERS:
+        return LOCALISERS[name](classes, **({} if rate is None else {"dropout": rate}))
     if name.startswith("timm/"):
         return _timm_model(name, classes, rate)
     if name not in _torchvision_names():
@@ -116,13 +116,13 @@ def build_localiser(
         if name != "smallnet":
             raise ValueError(f"width={width!r}: only smallnet has a width: leave it at 1 for {name!r}")
         options["width"] = width
-    if name in _LOCALISERS:
-        return _LOCALISERS[name](classes, **options)
+    if name in LOCALISERS:
+        return LOCALISERS[name](classes, **options)
     if name in _torchvision_names():
         return TrunkLocaliser(name, classes, **options)
-    known = (*_LOCALISERS, *_torchvision_names())
+    known = (*LOCALISERS, *_torchvision_names())
     if _CIFAR.fullmatch(name) or name.startswith("timm/"):
-        raise ValueError(f"model {name!r} does not localise: expected {', '.join(_LOCALISERS)} or a CNN of torchvision")
+        raise ValueError(f"model {name!r} does not localise: expected {', '.join(LOCALISERS)} or a CNN of torchvision")
     raise ValueError(_unknown(name, known))
 
 
