@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from has_dali.kernels.threads import default_threads
 from has_dali.trainers.data import Share
 from has_dali.trainers.datasets import blacklisted_ids
 from has_dali.trainers.evaluation import eval_batches, gathered
@@ -91,19 +93,20 @@ def locate(
     skipped = () if blacklist is None else blacklisted_ids(Path(blacklist), images.val)
     meter = Localisation(images.val_boxes, images.val.labels, blacklist=skipped)
     by_tool = task.settings.cam.box == "cam_dt"  # type: ignore[attr-defined]
-    for found in batch_maps(task, images.val, share):
-        sizes = images.val_boxes.sizes[found.ids]
-        predicted, true, curve = [], [], []
-        for first, second in picture_maps(found.maps, sizes):
-            boxes = largest_component_boxes(second, (*THRESHOLDS, threshold))
-            curve.append(boxes[:-1])
-            if by_tool:
-                predicted.append(cam_dt_box(first))
-                true.append(cam_dt_box(second))
-            else:
-                predicted.append(largest_component_boxes(first, [threshold])[0])
-                true.append(boxes[-1])
-        meter.update(found.ids, found.ranked, np.stack(predicted), np.stack(true), np.stack(curve))
+
+    def boxes(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], ...]:
+        """Of one picture: box of the most likely class, of the true one, and the latter at all thresholds."""
+        first, second = maps
+        curve = largest_component_boxes(second, (*THRESHOLDS, threshold))
+        if by_tool:
+            return cam_dt_box(first), cam_dt_box(second), curve[:-1]
+        return largest_component_boxes(first, [threshold])[0], curve[-1], curve[:-1]
+
+    with ThreadPoolExecutor(default_threads()) as pool:  # OpenCV works without the GIL
+        for found in batch_maps(task, images.val, share):
+            pictures = picture_maps(found.maps, images.val_boxes.sizes[found.ids])
+            predicted, true, curves = (np.stack(part) for part in zip(*pool.map(boxes, pictures), strict=True))
+            meter.update(found.ids, found.ranked, predicted, true, curves)
     return of_all_ranks(meter, share)
 
 

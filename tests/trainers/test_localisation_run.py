@@ -69,7 +69,7 @@ def test_every_metric_of_the_paper_and_of_wsolevaluation_is_reported(run: Path) 
     assert [epoch for epoch, _ in report["curves"]["train_loss"]] == list(range(1, 9))
     assert report["curves"]["train_loss"][-1][1] < report["curves"]["train_loss"][0][1]
     assert report["switches"] == {
-        "block": "bottleneck_re", "pool": "gap", "norm": None, "fill": "mean", "merge": "mean_by_coverage",
+        "pool": "gap", "fill": "mean", "merge": "mean_by_coverage",
         "box": "component", "crops": "ten",
     }  # fmt: skip
     assert report["dataset"]["train_images"] == 72 and report["dataset"]["val_images"] == 30
