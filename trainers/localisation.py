@@ -47,13 +47,13 @@ class LocalisationTask(ClassificationTask):
         cam = self.settings.cam  # type: ignore[attr-defined]
         threshold, chosen = cam.threshold, {}
         if threshold == "held-out":
-            tuning = locate(self, held_out, 0.5, share)
+            tuning, _ = locate(self, held_out, 0.5, share)
             threshold = tuning.best_threshold()
             chosen = {"held_out_top1": tuning.compute()["top1"]}
             for name, curve in tuning.curve().items():
                 chosen[f"held_out_{name}"] = dict(curve)[threshold]
-        meter = locate(self, images, threshold, share, cam.blacklist)
-        metrics = {**meter.compute(), "cam_threshold": threshold, **chosen}
+        meter, spread = locate(self, images, threshold, share, cam.blacklist)
+        metrics = {**meter.compute(), **spread.compute(), "cam_threshold": threshold, **chosen}
         if cam.blacklist:
             kept = meter.compute(use_blacklist=True)
             metrics |= {f"{name}_without_blacklisted": kept[name] for name in ("gt_known", "top1_loc")}

@@ -19,6 +19,7 @@ from has_dali.trainers.evaluation import eval_batches, gathered
 from has_dali.trainers.metrics.cam import crop_probabilities, merged_crops, picture_maps, ten_crops, upsampled
 from has_dali.trainers.metrics.cam_boxes import cam_dt_box, largest_component_boxes
 from has_dali.trainers.metrics.localisation import IOUS, THRESHOLDS, Localisation
+from has_dali.trainers.metrics.spread import MapSpread
 from has_dali.trainers.metrics.wsol import MaxBoxAcc
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def _features(task: ClassificationTask, view: torch.Tensor, ids: torch.Tensor, n
 
 def locate(
     task: ClassificationTask, images: Any, threshold: float, share: Share, blacklist: str | None = None
-) -> Localisation:
-    """Boxes of all validation images by the paper's steps, of all ranks together.
+) -> tuple[Localisation, MapSpread]:
+    """Boxes of all validation images by the paper's steps, and how the maps lie over the objects; of all ranks together.
 
     Args:
         task: with a ``Localiser`` as its model.
@@ -92,22 +93,26 @@ def locate(
     """
     skipped = () if blacklist is None else blacklisted_ids(Path(blacklist), images.val)
     meter = Localisation(images.val_boxes, images.val.labels, blacklist=skipped)
+    spread = MapSpread(images.val_boxes)
     by_tool = task.settings.cam.box == "cam_dt"  # type: ignore[attr-defined]
 
-    def boxes(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], ...]:
-        """Of one picture: box of the most likely class, of the true one, and the latter at all thresholds."""
+    def boxes(sample_id: int, maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray, ...]:
+        """Of one picture: box of the most likely class, of the true one, that at all thresholds, and its spread."""
         first, second = maps
+        shares = np.array(spread.measure(sample_id, second))
         curve = largest_component_boxes(second, (*THRESHOLDS, threshold))
         if by_tool:
-            return cam_dt_box(first), cam_dt_box(second), curve[:-1]
-        return largest_component_boxes(first, [threshold])[0], curve[-1], curve[:-1]
+            return cam_dt_box(first), cam_dt_box(second), curve[:-1], shares
+        return largest_component_boxes(first, [threshold])[0], curve[-1], curve[:-1], shares
 
     with ThreadPoolExecutor(default_threads()) as pool:  # OpenCV works without the GIL
         for found in batch_maps(task, images.val, share):
             pictures = picture_maps(found.maps, images.val_boxes.sizes[found.ids])
-            predicted, true, curves = (np.stack(part) for part in zip(*pool.map(boxes, pictures), strict=True))
+            answers = pool.map(boxes, found.ids.tolist(), pictures)
+            predicted, true, curves, shares = (np.stack(part) for part in zip(*answers, strict=True))
             meter.update(found.ids, found.ranked, predicted, true, curves)
-    return of_all_ranks(meter, share)
+            spread.update(found.ids, shares)
+    return of_all_ranks(meter, share), of_all_ranks(spread, share)
 
 
 def max_box_acc(task: ClassificationTask, images: Any, share: Share) -> MaxBoxAcc:

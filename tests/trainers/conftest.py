@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from run_support import localise, one_thread
 
 SIDE, CLASSES = 24, 3
 
@@ -31,3 +35,13 @@ def squares_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "train.npz", **squares(96, 0))
     np.savez(folder / "val.npz", **squares(30, 1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def runs(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of two short runs of localisation: without hiding, and with it."""
+    folder = tmp_path_factory.mktemp("runs")
+    with one_thread():
+        localise(squares_folder, folder / "plain", 6, "--hide.method", "none")
+        localise(squares_folder, folder / "has", 6, "--hide.patch_sizes", "[0,6]")
+    return str(folder / "plain"), str(folder / "has")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ LOCALISE = [
     "--model.width", "0.25", "--optim.lr", "0.05", "--trainer.precision", "32-true",
     "--trainer.check_val_every_n_epoch", "1",
 ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of convolutions on the CPU depend on the number of threads, which is the machine's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def localise(data: Path, out: Path, epochs: int, *options: str) -> dict[str, Any]:

@@ -78,8 +78,13 @@ def test_as_many_at_a_time_as_allowed_and_the_cores_shared(tmp_path: Path) -> No
     spans = [(calls(one)[0]["start"], float((one.out / "end").read_text())) for one in some]
     at_once = max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
     assert at_once == 2
-    assert {calls(one)[0]["threads"] for one in some} == {str(max(available_cores() // 2, 1))}
-    assert calls(some[0])[0]["argv"] == ["pair", "--seed", "3", "--out", str(tmp_path / "0"), "--quiet"]
+    threads = str(max(available_cores() // 2, 1))
+    assert {calls(one)[0]["threads"] for one in some} == {threads}
+    argv = ["pair", "--seed", "3", "--out", str(tmp_path / "0"), "--loader.threads", threads, "--quiet"]
+    assert calls(some[0])[0]["argv"] == argv
+    run_jobs([job(tmp_path, "own", "ok", "--loader.threads=7")], 2, QUIET, "one")
+    assert calls(job(tmp_path, "own"))[0]["argv"][:2] == ["ok", "--loader.threads=7"]
+    assert "--loader.threads" not in calls(job(tmp_path, "own"))[0]["argv"]
 
 
 def test_finished_runs_are_not_run_again_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,20 +117,20 @@ def test_a_run_that_was_resumed_counts_as_the_same(tmp_path: Path) -> None:
     assert len(calls(one)) == 1
 
 
-def test_a_failing_run_is_named_with_its_last_words_and_the_others_save_their_state(tmp_path: Path) -> None:
-    slow, failing, waiting = job(tmp_path, "a", "slow"), job(tmp_path, "b", "fail"), job(tmp_path, "c")
-    with pytest.raises(RuntimeError, match=r"^arm b failed: the loss is nan \(see .*b/log.txt\)$"):
-        run_jobs([slow, failing, waiting], 2, QUIET, "three")
+def test_a_failing_run_is_named_with_its_last_words_when_the_others_have_run(tmp_path: Path) -> None:
+    failing, waiting, second = job(tmp_path, "a", "fail"), job(tmp_path, "b"), job(tmp_path, "c", "fail")
+    with pytest.raises(
+        RuntimeError, match=r"^2 of 3 runs failed; the first, arm a: the loss is nan \(see .*a/log.txt\)$"
+    ):
+        run_jobs([failing, waiting, second], 1, QUIET, "three")
     assert (failing.out / "log.txt").read_text().splitlines() == ["the beginning", "the loss is nan"]
-    assert not calls(waiting) and not alive(slow)
-    run_jobs([slow, waiting], 2, QUIET, "the rest")
-    assert [("--resume" in call["argv"]) for call in calls(slow)] == [False, True] and len(calls(waiting)) == 1
+    assert waiting.finished() and not failing.finished() and not second.finished()
 
 
 def test_words_of_an_earlier_attempt_are_not_the_last_ones(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the loss is nan"):
         run_jobs([job(tmp_path, "x", "fail")], 1, QUIET, "one")
-    with pytest.raises(RuntimeError, match=r"^arm x failed: it said nothing; exit code -9"):
+    with pytest.raises(RuntimeError, match=r"the first, arm x: it said nothing; exit code -9"):
         run_jobs([job(tmp_path, "x", "silent")], 1, QUIET, "one")
 
 
@@ -151,7 +156,7 @@ def test_an_interrupt_lets_the_runs_save_their_state(tmp_path: Path, monkeypatch
     assert not any(alive(one) for one in some)
     assert all((one.out / "checkpoints" / "last.ckpt").is_file() for one in some)
     run_jobs(some, 2, QUIET, "two")
-    assert all(calls(one)[-1]["argv"][-2:] == ["--resume", "--quiet"] for one in some)
+    assert [["--resume" in call["argv"] for call in calls(one)] for one in some] == [[False, True]] * 2
 
 
 def test_a_run_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

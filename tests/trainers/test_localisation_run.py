@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from skimage.measure import label, regionprops
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_support import LOCALISE, arrays, evaluate, localise, report_of, same, weights, write
+from run_support import LOCALISE, arrays, evaluate, localise, one_thread, report_of, same, weights, write
 
 from has_dali.cli import main
 from has_dali.trainers.data import eval_loader
@@ -28,12 +28,9 @@ OVERLAPS = ("0.3", "0.5", "0.7")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums of convolutions on the CPU depend on the number of threads, which is the machine's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def on_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -295,10 +292,10 @@ def test_pixels_dropped_while_testing_too(squares_folder: Path, tmp_path: Path) 
     assert 0.45 < report["hidden_fraction"] < 0.55  # 3 looks at 16 x 441 pixels: standard deviation .003
     found = evaluate(tmp_path, squares_folder)
     assert found["metrics"] == report["metrics"]["last"]  # the same pixels each time
-    trained_only = evaluate(tmp_path, squares_folder, "hide.at=train")
-    assert trained_only["curves"] != found["curves"]
-    other_seed = localise(squares_folder, tmp_path / "other", 3, *DROPOUT, "--hide.at", "train")
-    assert 0.45 < other_seed["hidden_fraction"] < 0.55
+    tested_whole = evaluate(tmp_path, squares_folder, "hide.at=train")
+    assert tested_whole["curves"] != found["curves"]
+    train_only = localise(squares_folder, tmp_path / "other", 3, *DROPOUT, "--hide.at", "train")
+    assert 0.45 < train_only["hidden_fraction"] < 0.55
 
 
 def test_random_erasing_counts_as_hidden(squares_folder: Path, tmp_path: Path) -> None:

@@ -14,26 +14,15 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_support import LOCALISE, arrays, localise, report_of, write
+from run_support import LOCALISE, arrays, localise, one_thread, report_of, write
 
 from has_dali.cli import main
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def runs(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Without and with hiding."""
-    folder = tmp_path_factory.mktemp("runs")
-    localise(squares_folder, folder / "plain", 6, "--hide.method", "none")
-    localise(squares_folder, folder / "has", 6, "--hide.patch_sizes", "[0,6]")
-    return str(folder / "plain"), str(folder / "has")
+def on_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
