@@ -82,7 +82,7 @@ def _features(task: ClassificationTask, view: torch.Tensor, ids: torch.Tensor, n
 def locate(
     task: ClassificationTask, images: Any, threshold: float, share: Share, blacklist: str | None = None
 ) -> tuple[Localisation, MapSpread]:
-    """Boxes of all validation images by the paper's steps, and how the maps lie over the objects; of all ranks together.
+    """Boxes of all validation images by the paper's steps, and how maps lie over the objects; of all ranks together.
 
     Args:
         task: with a ``Localiser`` as its model.
