@@ -23,6 +23,11 @@ __all__ = ["Arm", "Comparison", "Line", "Pair", "Printed", "Summary", "compare",
 # Settings that change how a run is computed, not what it computes; and what names the row instead of the run.
 _WITHOUT_EFFECT = frozenset({"seed", "seed_everything", "threads", "prefetch", "eval_batch_size", "device"})
 _NAMING, _HIDING = "paper.", "hide."
+# Settings of hiding that a method does not look at; "none" looks at none.
+_UNUSED = {
+    "random-erasing": ("preset", "patch_sizes", "p_apply", "random_offset"),
+    "pixel-dropout": ("preset", "patch_sizes"),
+}
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,8 @@ def _config(report: Report) -> dict[str, Any]:
         if key.rpartition(".")[2] not in _WITHOUT_EFFECT
     }
     config = {key: value for key, value in config.items() if not key.startswith(_NAMING)}
+    for name in _UNUSED.get(config.get("hide.method", ""), ()):
+        config.pop(f"{_HIDING}{name}", None)
     if config.get("hide.method") == "none":
         config = {key: value for key, value in config.items() if not key.startswith(_HIDING) or key == "hide.method"}
     return config if report.epochs is None or report.trainer else {**config, "epochs": report.epochs}

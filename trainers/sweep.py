@@ -22,13 +22,13 @@ from has_dali.trainers.tasks import task_kind
 METRICS = {"localisation": ("gt_known", "top1_loc", "pxap", "top1"), "classification": ("top1", "best top1")}
 _NETWORKS = {"alexnet_gap": "AlexNet", "googlenet_gap": "GoogLeNet"}
 _TITLES = {
-    "II": "patch sizes",
-    "III": "pixel dropout",
-    "IV": "average and maximum pooling",
-    "V": "hiding the first maps",
-    "VI": "hiding probability",
-    "VIII": "classification",
-    "peer": "peers",
+    "II": "Table II: patch sizes",
+    "III": "Table III: pixel dropout",
+    "IV": "Table IV: average and maximum pooling",
+    "V": "Table V: hiding the first maps",
+    "VI": "Table VI: hiding probability",
+    "VIII": "Table VIII: classification",
+    "peer": "Beside the tables: peers",
 }
 
 
@@ -152,8 +152,11 @@ def show(terminal: Terminal, options: RunOptions, rows: Sequence[SweepRow]) -> N
                 cells += [spread(row.values[name]), f"{row.printed[name]:.2f}" if name in row.printed else ""]
             lines.append(cells)
         columns = ["the paper's row", "arm", *(part for name in names for part in (name, "paper"))]
-        terminal.table(f"Table {table}: {_TITLES[table]}", columns, lines)
-    terminal.say(f"ours: {options.recipe.name}, mean +- standard deviation over seeds; runs: {options.out}")
+        terminal.table(_TITLES[table], columns, lines)
+    terminal.say(
+        f"ours: {options.recipe.name}, mean +- standard deviation over seeds; the paper's are of its own data;"
+        f" runs: {options.out}"
+    )
 
 
 def spread(values: Sequence[float]) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_support import localise, one_thread
+from run_support import LOCALISE, localise, one_thread
+
+from has_dali.cli import main
 
 SIDE, CLASSES = 24, 3
 
@@ -45,3 +47,15 @@ def runs(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         localise(squares_folder, folder / "plain", 6, "--hide.method", "none")
         localise(squares_folder, folder / "has", 6, "--hide.patch_sizes", "[0,6]")
     return str(folder / "plain"), str(folder / "has")
+
+
+@pytest.fixture(scope="session")
+def classified(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of classification."""
+    out = tmp_path_factory.mktemp("classified") / "run"
+    words = [word for word in LOCALISE if word != "localisation"]
+    words[words.index("small")] = "toy"
+    argv = [words[0], "classification", *words[1:], "--data", str(squares_folder), "--out", str(out)]
+    with one_thread():
+        assert main([*argv, "--trainer.max_epochs", "2", "--hide.patch_sizes", "[6]"]) == 0
+    return str(out)

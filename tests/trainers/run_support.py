@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from has_dali.cli import main
@@ -72,3 +73,11 @@ def write(folder: Path, train: dict[str, np.ndarray], val: dict[str, np.ndarray]
     np.savez(folder / "train.npz", **train)
     np.savez(folder / "val.npz", **val)
     return folder
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says that takes no such words."""
+    assert main(argv) == 2, argv
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) <= 2 and error.startswith(f"has-dali {argv[0]}: "), error
+    return error

@@ -131,6 +131,12 @@ def test_settings_of_hiding_do_not_split_the_baseline(tmp_path: Path) -> None:
     assert len(compare([_write(tmp_path, **runs)]).arms) == 1
 
 
+@pytest.mark.parametrize(("method", "arms"), [("random-erasing", 1), ("pixel-dropout", 1), ("has", 2), ("conv1", 2)])
+def test_patch_sizes_count_where_patches_are_hidden(tmp_path: Path, method: str, arms: int) -> None:
+    runs = {f"r{s}": _report(s, {"method": method, "patch_sizes": [8 + s]}, {"top1": 50.0}) for s in range(2)}
+    assert len(compare([_write(tmp_path, **runs)]).arms) == arms
+
+
 def test_unnamed_arms_are_told_apart_by_what_they_hide(tmp_path: Path) -> None:
     unnamed = {"method": None, "table": None}
     _write(

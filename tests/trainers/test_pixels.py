@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -19,9 +20,10 @@ import torch
 from PIL import Image
 
 from has_dali.cli import main
-from has_dali.trainers import pixels
+from has_dali.trainers import localising, pixels
+from has_dali.trainers.data import ALONE, Share
 from has_dali.trainers.datasets import MaskedImages, Masks, open_boxed
-from has_dali.trainers.evaluation import Evaluation, Ranks
+from has_dali.trainers.evaluation import Evaluation
 from has_dali.trainers.localising import BatchMaps
 from has_dali.trainers.saved import task_from_checkpoint
 
@@ -30,18 +32,20 @@ from mask_support import write_lists, write_mask
 
 
 @dataclass(frozen=True)
-class ThreadRanks(Ranks):
-    """Ranks that are threads of this process and meet at a barrier."""
+class ThreadShare(Share):
+    """The share of a thread of this process; they meet at a barrier."""
 
     slots: Any = None
     barrier: Any = None
 
-    def gathered(self, value: Any) -> list[Any]:
-        self.slots[self.rank] = value
-        self.barrier.wait(60)
-        values = list(self.slots)
-        self.barrier.wait(60)
-        return values
+
+def gathered(value: Any, share: ThreadShare) -> list[Any]:
+    """``has_dali.trainers.evaluation.gathered`` for threads."""
+    share.slots[share.rank] = value
+    share.barrier.wait(60)
+    values = list(share.slots)
+    share.barrier.wait(60)
+    return values
 
 
 def on_two_ranks(task: Any, images: Any) -> list[Evaluation]:
@@ -49,13 +53,14 @@ def on_two_ranks(task: Any, images: Any) -> list[Evaluation]:
 
     def one(rank: int) -> None:
         with torch.inference_mode():
-            found[rank] = pixels.evaluate_masks(task, images, ThreadRanks(rank, 2, slots, barrier))
+            found[rank] = pixels.evaluate_masks(task, images, ThreadShare(rank, 2, slots=slots, barrier=barrier))
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with patch.object(localising, "gathered", gathered):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     return [found[0], found[1]]
 
 
@@ -81,9 +86,9 @@ def by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     source = SimpleNamespace(labels=labels, __len__=lambda: 2)
     images = SimpleNamespace(val=source, val_masks=Masks(((a, b), (c,)), ((ignore,), ())))
 
-    def maps(task: Any, source: Any, ranks: Ranks, crops: str) -> Iterator[BatchMaps]:
+    def maps(task: Any, source: Any, share: Share, crops: str) -> Iterator[BatchMaps]:
         assert crops == "one"
-        for image in range(ranks.rank, 2, ranks.world_size):
+        for image in range(share.rank, 2, share.world_size):
             true = MAPS[image]
             yield BatchMaps(np.array([image]), RANKED[image : image + 1], torch.stack([-true, true])[None])
 
@@ -99,7 +104,7 @@ def test_by_hand(by_hand: Any) -> None:
     Precision 1 over a recall of 1/2, 3/4 over 1/4, 4/17 over 1/4. The centre map: 2 objects in the centre; 1 object and
     6 background beside it; 1 and 7 in the corners.
     """
-    found = pixels.evaluate_masks(*by_hand, Ranks())
+    found = pixels.evaluate_masks(*by_hand, ALONE)
     assert found.metrics["pxap"] == pytest.approx(100 * (1 / 2 + 3 / 16 + 1 / 17))
     assert found.metrics["top1"] == 50 and found.metrics["top5"] == 100
     assert found.baselines["constant map"]["pxap"] == pytest.approx(100 * 4 / 17)
@@ -108,7 +113,7 @@ def test_by_hand(by_hand: Any) -> None:
 
 
 def test_ranks_find_together_what_one_finds(by_hand: Any) -> None:
-    alone = pixels.evaluate_masks(*by_hand, Ranks())
+    alone = pixels.evaluate_masks(*by_hand, ALONE)
     for found in on_two_ranks(*by_hand):
         assert found.metrics == alone.metrics and found.baselines == alone.baselines
         assert found.per_image["top1"].tolist() == alone.per_image["top1"].tolist()

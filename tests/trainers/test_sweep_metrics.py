@@ -12,6 +12,7 @@ import pytest
 from has_dali.console import Terminal
 from has_dali.trainers import sweep
 from has_dali.trainers.arms import Arm
+from has_dali.trainers.settings import LocalisationSettings
 
 
 @pytest.mark.parametrize(
@@ -28,8 +29,9 @@ def test_columns(
         folder = tmp_path / "arm" / f"seed-{seed}"
         folder.mkdir(parents=True)
         metrics = {name: value + 2 * seed for name, value in last.items()}
-        (folder / "report.json").write_text(json.dumps({"version": 1, "metrics": {"last": metrics}}))
-    options: Any = SimpleNamespace(task="localisation", out=tmp_path, recipe=SimpleNamespace(name="small"))
+        (folder / "report.json").write_text(json.dumps({"version": 1, "metrics": {"last": metrics, "best": {}}}))
+    recipe, settings = SimpleNamespace(name="small"), LocalisationSettings()
+    options: Any = SimpleNamespace(task="localisation", out=tmp_path, recipe=recipe, settings=settings)
     arm = Arm("arm", (("II", "AlexNet-GAP"),), ())
     row = sweep._row(options, arm, "II", "AlexNet-GAP", 2)
     assert row.values == {name: [last[name], last[name] + 2] for name in columns}
