@@ -27,15 +27,15 @@ def train(argv: Sequence[str]) -> int:
         check_writable(options.json)
     terminal = Terminal(options.quiet)
     if options.recipe.data == "toy" and options.data is None:
-        from has_dali.trainers.toy_run import run_toy
+        from has_dali.trainers.sweeps.toy_run import run_toy
 
         with output_folder(options.out):
             result = run_toy(options, terminal)
     else:
         if options.data is None:
             raise ValueError(f"--data DIR is missing: the recipe {options.recipe.name} needs a data set")
+        from has_dali.trainers.results.tables import show_report
         from has_dali.trainers.run import train as run_training
-        from has_dali.trainers.tables import show_report
 
         with output_folder(options.out):
             report = run_training(options, options.data)
@@ -65,8 +65,8 @@ def evaluate(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.json is not None:
         check_writable(options.json)
+    from has_dali.trainers.results.tables import show_metrics
     from has_dali.trainers.saved import evaluate_checkpoint
-    from has_dali.trainers.tables import show_metrics
 
     found = evaluate_checkpoint(options.task, options.ckpt, options.data, options.device, options.set)
     terminal = Terminal(options.quiet)

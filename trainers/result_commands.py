@@ -30,7 +30,7 @@ def sweep(argv: Sequence[str]) -> int:
         Terminal().say(_SWEEP_USAGE)
         return 0 if argv else 2
     from has_dali.trainers.arguments import parse_run
-    from has_dali.trainers.sweep import sweep as run_sweep
+    from has_dali.trainers.sweeps.sweep import sweep as run_sweep
     from has_dali.trainers.tasks import task_kind
 
     own, rest = taken(argv, _SWEEP_WORDS)
@@ -61,8 +61,8 @@ def compare(argv: Sequence[str]) -> int:
     for path in (options.json, options.markdown):
         if path is not None:
             check_writable(path)
-    from has_dali.trainers.compare import compare as compared
-    from has_dali.trainers.compare_tables import show, tables, to_markdown
+    from has_dali.trainers.results.compare import compare as compared
+    from has_dali.trainers.results.compare_tables import show, tables, to_markdown
 
     comparison = compared(options.runs, options.which)
     metrics = _shown_metrics(options.metrics, {line.metric for line in comparison.lines})
@@ -96,7 +96,7 @@ def figure(argv: Sequence[str]) -> int:
         raise ValueError(f"--count {options.count}: expected a whole number from 1 to 100")
     if options.data is None and options.kind not in ("filters", "curves"):
         raise ValueError(f"--data DIR is missing: the figure {options.kind} shows images")
-    from has_dali.trainers.draw import draw
+    from has_dali.trainers.figures.draw import draw
     from has_dali.trainers.figures.style import save_png
 
     save_png(draw(options), out)
@@ -122,8 +122,8 @@ def occlusion(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.json is not None:
         check_writable(options.json)
-    from has_dali.trainers.occlude import occlude
-    from has_dali.trainers.occlusion import tables
+    from has_dali.trainers.occlusion.answers import occlude
+    from has_dali.trainers.occlusion.paired import tables
 
     rows = occlude(options)
     terminal = Terminal(options.quiet)

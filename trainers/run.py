@@ -19,7 +19,7 @@ from has_dali.trainers.arguments import RunOptions
 from has_dali.trainers.callbacks import LAST, History, Speed, Stopped, out_of_memory
 from has_dali.trainers.datasets.split import fit_and_held_out
 from has_dali.trainers.evaluation import Evaluation, evaluate
-from has_dali.trainers.report import REPORT, Report, describe, switches_of
+from has_dali.trainers.results.report import REPORT, Report, describe, switches_of
 from has_dali.trainers.task import Task
 from has_dali.trainers.tasks import task_kind
 from has_dali.trainers.trainer_setup import CHECKPOINTS, build_trainer, deciding, epochs_of, quieten, run_callbacks

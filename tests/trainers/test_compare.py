@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from has_dali.console import Terminal
-from has_dali.trainers.compare import Comparison, Line, Pair, compare, show, to_markdown
-from has_dali.trainers.report import Report, switches_of
+from has_dali.trainers.results.compare import Comparison, Line, Pair, compare, show, to_markdown
+from has_dali.trainers.results.report import Report, switches_of
 from has_dali.trainers.settings import LocalisationSettings
 
 TINY = {"name": "tiny-20", "train_images": 10_000, "val_images": 1_000, "classes": 20, "list_hash": "ab"}

@@ -12,8 +12,8 @@ import pytest
 
 from has_dali.console import Terminal
 from has_dali.kernels.threads import available_cores
-from has_dali.trainers import jobs
-from has_dali.trainers.jobs import Job, run_jobs
+from has_dali.trainers.sweeps import jobs
+from has_dali.trainers.sweeps.jobs import Job, run_jobs
 
 # Does what its first word says, and notes how it was called. "slow" saves its state when it is asked to stop; "pair"
 # waits for a second one.

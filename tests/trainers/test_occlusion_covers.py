@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from has_dali import HideAndSeek
-from has_dali.trainers.occlusion import COVERS, LEVELS, cover_batch, cover_masks, texture
+from has_dali.trainers.occlusion.paired import COVERS, LEVELS, cover_batch, cover_masks, texture
 
 HEIGHT, WIDTH = 40, 56
 

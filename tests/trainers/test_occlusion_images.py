@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from has_dali.trainers.occlusion import choose_images, read_image_list
+from has_dali.trainers.occlusion.paired import choose_images, read_image_list
 
 CLASSES = ("ant", "bee", "10")
 

@@ -8,7 +8,7 @@ import torch
 
 from has_dali.console import Terminal
 from has_dali.trainers.metrics.paired import bootstrap_interval
-from has_dali.trainers.occlusion import Outcomes, evaluate, paired_rows, tables
+from has_dali.trainers.occlusion.paired import Outcomes, evaluate, paired_rows, tables
 
 
 def _bright(images: torch.Tensor) -> torch.Tensor:

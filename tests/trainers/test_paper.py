@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from has_dali.trainers import paper
+from has_dali.trainers.results import paper
 
 
 @pytest.mark.parametrize(

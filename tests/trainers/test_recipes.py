@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from has_dali.cli import main
-from has_dali.trainers import paper
 from has_dali.trainers.arguments import RunOptions, parse_run
 from has_dali.trainers.recipe_files import Recipe, all_recipes, load_recipe
+from has_dali.trainers.results import paper
 from has_dali.trainers.schedule import Schedule
 from has_dali.trainers.tasks import TASKS, task_kind
 

@@ -92,8 +92,8 @@ def test_figures(
 def test_a_figure_of_what_one_run_locates_and_the_other_does_not(
     runs: tuple[str, str], squares_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from has_dali.trainers import run_figures
-    from has_dali.trainers.run_figures import _Located
+    from has_dali.trainers.figures import located as run_figures
+    from has_dali.trainers.figures.located import _Located
 
     drawn = {}
 
@@ -108,7 +108,7 @@ def test_a_figure_of_what_one_run_locates_and_the_other_does_not(
     monkeypatch.setattr(
         run_figures, "_located", lambda run, images: _Located(np.zeros((30, 4), np.int64), overlaps[run.folder.name])
     )
-    from has_dali.trainers.runs import open_runs
+    from has_dali.trainers.results.runs import open_runs
 
     opened, images = open_runs([Path(run) for run in runs], squares_folder, "cpu")
     assert [run.name for run in opened] == ["nothing hidden", "Hide-and-Seek"]
@@ -131,8 +131,8 @@ def test_a_figure_of_what_one_run_locates_and_the_other_does_not(
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(
     runs: tuple[str, str], squares_folder: Path, tmp_path: Path
 ) -> None:
-    from has_dali.trainers.draw import run_curves
-    from has_dali.trainers.runs import names_of, unique_names
+    from has_dali.trainers.figures.draw import run_curves
+    from has_dali.trainers.results.runs import names_of, unique_names
 
     copies = [tmp_path / name / "seed-0" for name in "ab"]
     for copy in copies:

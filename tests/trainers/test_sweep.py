@@ -12,10 +12,11 @@ import pytest
 from has_dali.cli import main
 from has_dali.console import Terminal
 from has_dali.kernels.policy import HideAndSeek
-from has_dali.trainers import paper, sweep
 from has_dali.trainers.arguments import RunOptions, parse_run
-from has_dali.trainers.arms import ARMS, Arm, Scale
-from has_dali.trainers.jobs import Job
+from has_dali.trainers.results import paper
+from has_dali.trainers.sweeps import sweep
+from has_dali.trainers.sweeps.arms import ARMS, Arm, Scale
+from has_dali.trainers.sweeps.jobs import Job
 from has_dali.trainers.tasks import TASKS, task_kind
 
 FULL = Scale(224, 55)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from has_dali.console import Terminal
-from has_dali.trainers import sweep
-from has_dali.trainers.arms import Arm
 from has_dali.trainers.settings import LocalisationSettings
+from has_dali.trainers.sweeps import sweep
+from has_dali.trainers.sweeps.arms import Arm
 
 
 @pytest.mark.parametrize(

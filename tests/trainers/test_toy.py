@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from has_dali.trainers import toy
-from has_dali.trainers.toy import CLASSES, ToyPictures, ToySettings, draw, render_toy
+from has_dali.trainers.sweeps import toy
+from has_dali.trainers.sweeps.toy import CLASSES, ToyPictures, ToySettings, draw, render_toy
 
 COUNT = 300
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from has_dali.cli import main
 from has_dali.console import Terminal
-from has_dali.trainers import toy_run
 from has_dali.trainers.arguments import parse_run
-from has_dali.trainers.jobs import Job
+from has_dali.trainers.sweeps import toy_run
+from has_dali.trainers.sweeps.jobs import Job
 from has_dali.trainers.tasks import TASKS, task_kind
 
 

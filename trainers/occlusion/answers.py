@@ -16,7 +16,7 @@ from has_dali.trainers.data import eval_loader
 from has_dali.trainers.datasets import BoxedImages, LabeledImages
 from has_dali.trainers.figures.occlusion import Answers
 from has_dali.trainers.metrics.boxes import scale_boxes
-from has_dali.trainers.occlusion import (
+from has_dali.trainers.occlusion.paired import (
     CONDITIONS,
     Outcomes,
     PairedRow,
@@ -26,7 +26,7 @@ from has_dali.trainers.occlusion import (
     paired_rows,
     read_image_list,
 )
-from has_dali.trainers.runs import Run, open_runs
+from has_dali.trainers.results.runs import Run, open_runs
 
 _BATCH = 100
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from has_dali.kernels import reference
-from has_dali.trainers.occlusion_covers import CHOICE_BLOCK
+from has_dali.trainers.occlusion.covers import CHOICE_BLOCK
 
 CLASSES, PER_CLASS = 100, 2
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from has_dali.trainers import paper
-from has_dali.trainers.compare_tables import show, to_markdown
 from has_dali.trainers.metrics.paired import Interval, t_interval
-from has_dali.trainers.read_reports import Report, Which, read_reports
+from has_dali.trainers.results import paper
+from has_dali.trainers.results.compare_tables import show, to_markdown
+from has_dali.trainers.results.read_reports import Report, Which, read_reports
 
 __all__ = ["Arm", "Comparison", "Line", "Pair", "Printed", "Summary", "compare", "show", "to_markdown"]
 

@@ -18,7 +18,7 @@ from has_dali.trainers.localising import batch_maps
 from has_dali.trainers.metrics.boxes import best_iou
 from has_dali.trainers.metrics.cam import picture_maps
 from has_dali.trainers.metrics.cam_boxes import cam_dt_box, largest_component_boxes
-from has_dali.trainers.runs import Run, shown_image
+from has_dali.trainers.results.runs import Run, shown_image
 
 _IOU = 0.5
 

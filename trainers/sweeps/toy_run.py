@@ -9,14 +9,14 @@ from typing import Any
 from has_dali.console import Terminal
 from has_dali.kernels.threads import available_cores
 from has_dali.trainers.arguments import RunOptions, flattened
-from has_dali.trainers.draw import run_curves
+from has_dali.trainers.figures.draw import run_curves
+from has_dali.trainers.figures.located import localisation_figure
 from has_dali.trainers.figures.style import save_png
-from has_dali.trainers.jobs import Job, run_jobs
-from has_dali.trainers.report import read_report
-from has_dali.trainers.run_figures import localisation_figure
-from has_dali.trainers.runs import open_runs
-from has_dali.trainers.tables import show_metrics
-from has_dali.trainers.toy import render_toy
+from has_dali.trainers.results.report import read_report
+from has_dali.trainers.results.runs import open_runs
+from has_dali.trainers.results.tables import show_metrics
+from has_dali.trainers.sweeps.jobs import Job, run_jobs
+from has_dali.trainers.sweeps.toy import render_toy
 
 _SHOWN_IMAGES = 8
 

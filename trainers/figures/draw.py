@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from has_dali.trainers.figures.curves import Curve, curves_figure
 from has_dali.trainers.figures.filters import filters_figure
+from has_dali.trainers.figures.located import localisation_figure
 from has_dali.trainers.figures.occlusion import occlusion_figure
 from has_dali.trainers.figures.strip import strip_figure
-from has_dali.trainers.occlude import occlusion_examples
-from has_dali.trainers.report import read_report
-from has_dali.trainers.run_figures import localisation_figure
-from has_dali.trainers.runs import conv1_filters, names_of, open_runs, run_name, shown_image, unique_names
+from has_dali.trainers.occlusion.answers import occlusion_examples
+from has_dali.trainers.results.report import read_report
+from has_dali.trainers.results.runs import conv1_filters, names_of, open_runs, run_name, shown_image, unique_names
 
 _STRIP_EPOCHS = 6
 

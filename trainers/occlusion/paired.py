@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from has_dali.trainers.metrics.paired import Interval, bootstrap_interval, mcnemar_exact
-from has_dali.trainers.occlusion_covers import COVERS, LEVELS, check_cover, cover_batch, cover_masks, texture
-from has_dali.trainers.occlusion_images import choose_images, read_image_list
+from has_dali.trainers.occlusion.covers import COVERS, LEVELS, check_cover, cover_batch, cover_masks, texture
+from has_dali.trainers.occlusion.images import choose_images, read_image_list
 
 __all__ = [
     "COVERS",

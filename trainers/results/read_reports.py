@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from has_dali.trainers.report import REPORT
-from has_dali.trainers.report import read_report as load
+from has_dali.trainers.results.report import REPORT
+from has_dali.trainers.results.report import read_report as load
 
 Which = Literal["best", "last"]
 Metrics = Mapping[str, float]

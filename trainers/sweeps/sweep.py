@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from has_dali.console import Terminal
-from has_dali.trainers import paper
 from has_dali.trainers.arguments import RunOptions
-from has_dali.trainers.arms import ARMS, Arm, Scale
-from has_dali.trainers.jobs import Job, run_jobs
-from has_dali.trainers.report import REPORT, read_report
+from has_dali.trainers.results import paper
+from has_dali.trainers.results.report import REPORT, read_report
+from has_dali.trainers.sweeps.arms import ARMS, Arm, Scale
+from has_dali.trainers.sweeps.jobs import Job, run_jobs
 from has_dali.trainers.tasks import task_kind
 
 # Of these, what the data has: boxes or masks. The paper's CIFAR numbers are those of the best epoch.

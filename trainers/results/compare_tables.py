@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from has_dali.console import Terminal
 
 if TYPE_CHECKING:
-    from has_dali.trainers.compare import Comparison, Line, Pair, Printed, Summary
+    from has_dali.trainers.results.compare import Comparison, Line, Pair, Printed, Summary
 
 _NONE, _OTHER_DATA = "-", "*"
 _EVALUATION = {"last": "at the end of training", "best": "best evaluation, chosen on the validation set"}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from has_dali.trainers.callbacks import LAST
 from has_dali.trainers.classification import ClassificationTask
-from has_dali.trainers.report import read_report
+from has_dali.trainers.results.report import read_report
 from has_dali.trainers.saved import load_checkpoint, task_from_checkpoint
 from has_dali.trainers.settings import from_dict
 from has_dali.trainers.tasks import task_kind

@@ -14,7 +14,7 @@ from typing import IO
 from has_dali.console import Terminal
 from has_dali.kernels.threads import available_cores
 from has_dali.trainers.callbacks import LAST
-from has_dali.trainers.report import REPORT, read_report
+from has_dali.trainers.results.report import REPORT, read_report
 from has_dali.trainers.trainer_setup import CHECKPOINTS
 
 _POLL_SECONDS = 0.2

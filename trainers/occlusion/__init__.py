@@ -1,0 +1,1 @@
+"""Accuracy under occlusion (paper, section 4.6)."""

@@ -1,0 +1,1 @@
+"""What finished runs say: reports, comparisons with the paper and with one another."""

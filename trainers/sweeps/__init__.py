@@ -1,0 +1,1 @@
+"""Many runs: the paper's tables at any scale, and the toy recipes."""
