@@ -79,10 +79,10 @@ def compare(argv: Sequence[str]) -> int:
 def figure(argv: Sequence[str]) -> int:
     """``has-dali figure {filters,cam,failures,occlusion,strip} RUN...``: the paper's figures as PNG."""
     parser = Parser("has-dali figure", "Draw the paper's Figs 1, 2, 4-7 from finished runs.")
-    kinds = ("filters", "cam", "failures", "occlusion", "strip", "curves")
+    kinds = ("filters", "cam", "failures", "occlusion", "strip", "curves", "arms")
     parser.add_argument("kind", choices=kinds, metavar="KIND", help=f"one of {', '.join(kinds)}")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs; the baseline first")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the data set (not needed for filters and curves)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the data set (not for filters, curves, arms)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="PNG to write (KIND.png)")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="images shown (8)")
     parser.add_argument("--metric", default="top1", metavar="NAME", help="curves: which of a report's curves (top1)")
@@ -94,7 +94,7 @@ def figure(argv: Sequence[str]) -> int:
             check_writable(path)
     if not 1 <= options.count <= 100:
         raise ValueError(f"--count {options.count}: expected a whole number from 1 to 100")
-    if options.data is None and options.kind not in ("filters", "curves"):
+    if options.data is None and options.kind not in ("filters", "curves", "arms"):
         raise ValueError(f"--data DIR is missing: the figure {options.kind} shows images")
     from has_dali.trainers.figures.draw import draw
     from has_dali.trainers.figures.style import save_png

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from has_dali.trainers.figures.arms import Bars, Level, arms_figure
 from has_dali.trainers.figures.curves import Curve, curves_figure
 from has_dali.trainers.figures.filters import filters_figure
 from has_dali.trainers.figures.located import localisation_figure
@@ -19,6 +20,14 @@ from has_dali.trainers.results.report import read_report
 from has_dali.trainers.results.runs import conv1_filters, names_of, open_runs, run_name, shown_image, unique_names
 
 _STRIP_EPOCHS = 6
+_BARS = {
+    "top1": "top-1",
+    "top1_loc": "Top-1 Loc",
+    "gt_known@0.3": "GT-known, IoU .3",
+    "gt_known@0.5": "GT-known, IoU .5",
+    "gt_known@0.7": "GT-known, IoU .7",
+    "pxap": "PxAP",
+}
 
 
 def draw(options: Any) -> Figure:
@@ -28,6 +37,8 @@ def draw(options: Any) -> Figure:
         return filters_figure({name: conv1_filters(run) for name, run in zip(names, options.runs, strict=True)})
     if options.kind == "curves":
         return run_curves(options.runs, options.metric)
+    if options.kind == "arms":
+        return run_bars(options.runs)
     runs, images = open_runs(options.runs, options.data, options.device)
     if options.kind in ("cam", "failures"):
         if not hasattr(images, "val_boxes"):
@@ -59,6 +70,37 @@ def _strip(runs: Sequence[Any], images: Any) -> Figure:
         raise ValueError(f"RUN: expected runs that hide with one colour, got {fills}")
     image = shown_image(images.train, 0, runs[0].task.settings.loader.size)
     return strip_figure(image, policies, range(_STRIP_EPOCHS), fills[0], title="One image over the epochs")
+
+
+def run_bars(runs: Sequence[Path]) -> Figure:
+    """The main metrics of some arms as bars with a dot per seed, trivial predictors as lines.
+
+    Raises:
+        ValueError: the runs share none of the metrics.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    firsts: dict[str, tuple[str, Path]] = {}
+    for run in runs:
+        report = read_report(run)
+        found.setdefault(report["config_hash"], []).append(report)
+        firsts.setdefault(report["config_hash"], (run_name(report, run), run))
+    names = unique_names(*zip(*firsts.values(), strict=True))
+    arms: list[Bars] = []
+    metrics: dict[str, str] = {}
+    for name, reports in zip(names, found.values(), strict=True):
+        last = [report["metrics"]["last"] for report in reports]
+        values = {key: [row[key] for row in last] for key in _BARS if all(key in row for row in last)}
+        metrics |= {key: _BARS[key] for key in values}
+        arms.append(Bars(name, values))
+    first = next(iter(found.values()))[0]
+    levels = [
+        Level(metric, name, value)
+        for name, values in first["baselines"].items()
+        for metric, value in values.items()
+        if metric in metrics
+    ]
+    ordered = {key: title for key, title in _BARS.items() if key in metrics}
+    return arms_figure(arms, ordered, title=f"{first['task']}, {first['recipe']}", levels=levels)
 
 
 def run_curves(runs: Sequence[Path], metric: str) -> Figure:
