@@ -32,8 +32,8 @@ class Stream(Protocol):
 
     spec: ImageSpec
 
-    def batch(self, position: Position) -> tuple[npt.NDArray[np.int64], torch.Tensor]:
-        """The ids and images of one batch."""
+    def batch(self, position: Position) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], torch.Tensor]:
+        """The ids, labels and images of one batch."""
 
 
 class ImageLoader:
@@ -126,19 +126,22 @@ class ImageLoader:
 
     def _batches(self, loop: int) -> Iterator[Batch]:
         while self._index < len(self):
-            ids, images = self._stream.batch((self._epoch, self._index))
+            ids, labels, images = self._stream.batch((self._epoch, self._index))
             self._index += 1
             self._handed_out = True
-            batch = {"image": images, "label": self._tensor(self.source.labels[ids]), "id": self._tensor(ids.copy())}
+            batch = {"image": images, "label": self._tensor(labels), "id": self._tensor(ids.copy())}
             if isinstance(self.sample_order, BalancedSampler):
                 batch["key"] = self._tensor(self.sample_order.keys(self._epoch, self._index - 1))
             yield batch
+            del batch, images  # else they would live on until the next batch is there
             if loop != self._loop:
                 raise RuntimeError("this loop over the loader was ended by a newer one; run one loop at a time")
         self._epoch, self._index, self._handed_out = self._epoch + 1, 0, False
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(values)
+        # Even a .to() that does nothing lets other threads take Python's lock, and the one that works ahead keeps it.
+        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=True)
 
 
 def image_loader(

@@ -74,8 +74,8 @@ class BatchStream:
         self._feeder = Feeder(spec, source, sampler)
         self._pipeline: Any = None
 
-    def batch(self, position: Position) -> tuple[IdArray, torch.Tensor]:
-        """The ids and images of one batch; work on the following ones goes on meanwhile.
+    def batch(self, position: Position) -> tuple[IdArray, IdArray, torch.Tensor]:
+        """The ids, labels and images of one batch; work on the following ones goes on meanwhile.
 
         Raises:
             RuntimeError: a file cannot be read or decoded; names it.
@@ -100,7 +100,7 @@ class BatchStream:
         except BaseException:
             self.close()  # an interrupt may leave ids and images out of step
             raise
-        return done.ids, images
+        return done.ids, self._source.labels[done.ids], images
 
     def close(self) -> None:
         """Drop the pipeline and the work under way; the next batch builds another."""

@@ -48,6 +48,7 @@ class TimedBatches:
                 self.first = time.perf_counter() - start
             self.batches += 1
             yield batch
+            del batch  # its memory is free for the next one while that is not yet asked for
 
     def state_dict(self) -> dict[str, Any]:
         """Position of the loader."""

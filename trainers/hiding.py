@@ -6,11 +6,12 @@ All draws are functions of (seed, epoch, sample id), as the masks of Hide-and-Se
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from has_dali import hide
-from has_dali.kernels import reference
-from has_dali.kernels.contract import IMAGENET_MEAN, PLAN_BLOCK
+from has_dali.kernels.contract import IMAGENET_MEAN, PLAN_BLOCK, as_u64
+from has_dali.kernels.philox import philox4x32
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.trainers.erasing import RandomErasing
 from has_dali.trainers.settings import HideSettings
@@ -66,5 +67,5 @@ class BatchHiding:
 
 def mixed_seed(seed: int, epoch: int, number: int) -> int:
     """A 64-bit seed that differs for every (seed, epoch, number): two words of one Philox block."""
-    high, low, _, _ = reference.words(seed, epoch, number, [_SEED_BLOCK])[0].tolist()
-    return high << 32 | low
+    words = philox4x32(np.uint64(_SEED_BLOCK), np.uint64(epoch), np.uint64(as_u64(number)), np.uint64(as_u64(seed)))
+    return int(words[0]) << 32 | int(words[1])

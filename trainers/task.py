@@ -89,9 +89,8 @@ class Task(pl.LightningModule):
             group["lr"] = lr
             if group["decays"]:
                 group["weight_decay"] = weight_decay
-        torch.manual_seed(
-            mixed_seed(self.seed, self.current_epoch, batch_idx * self.trainer.world_size + self.global_rank)
-        )
+        number = batch_idx * self.trainer.world_size + self.global_rank
+        seed_generators(self.device, mixed_seed(self.seed, self.current_epoch, number))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD or AdamW over one or two groups of parameters."""
@@ -153,6 +152,17 @@ def resumable(settings: Mapping[str, Any]) -> dict[str, Any]:
         group: {name: value for name, value in values.items() if name not in _FREE.get(group, ())}
         for group, values in settings.items()
     }
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed what a step on ``device`` draws from.
+
+    ``torch.manual_seed`` seeds every kind of device and, where CUDA has not been used, formats the call's stack for
+    later: half a millisecond of each step on a CPU.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optimizer:
