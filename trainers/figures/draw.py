@@ -126,7 +126,7 @@ def run_curves(runs: Sequence[Path], metric: str) -> Figure:
     threshold = metric.endswith("_by_threshold")
     return curves_figure(
         curves,
-        title=metric.removesuffix("_by_threshold").replace("_", " "),
+        title=metric.removesuffix("_by_threshold").replace("gt_known", "GT-known Loc").replace("_", " "),
         x_label="threshold, share of the map's maximum" if threshold else "epoch",
         y_label="%" if "loss" not in metric else "loss",
         percent="loss" not in metric,
