@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +64,14 @@ class Window:
         batches: batches counted, at least.
         discarded: batches thrown away before the clock starts: more than any prefetch queue holds.
         stride: the count stops at a multiple of this; workers that take turns finish in bursts of their number.
+        warm_up_seconds: time of the steps before the first turn, at least.
     """
 
     seconds: float = 1.0
     batches: int = 8
     discarded: int = 8
     stride: int = 2
+    warm_up_seconds: float = 0.0
 
 
 def endless(batches: Iterable[Any]) -> Iterator[Any]:
@@ -78,19 +80,34 @@ def endless(batches: Iterable[Any]) -> Iterator[Any]:
         yield from batches
 
 
-def batches_per_second(batches: Iterator[Any], window: Window) -> float:
-    """Rate of an endless iterator over one segment."""
+def segment(step: Callable[[], Any], window: Window) -> list[float]:
+    """Seconds of each step of one turn, after the discarded ones; their sum is the time of the turn."""
     for _ in range(window.discarded):
-        next(batches)
-    count = 0
-    start = time.perf_counter()
+        step()
+    durations: list[float] = []
+    start = before = time.perf_counter()
     while True:
         for _ in range(window.stride):
-            next(batches)
-        count += window.stride
-        elapsed = time.perf_counter() - start
-        if elapsed >= window.seconds and count >= window.batches:
-            return count / elapsed
+            step()
+            now = time.perf_counter()
+            durations.append(now - before)
+            before = now
+        if before - start >= window.seconds and len(durations) >= window.batches:
+            return durations
+
+
+def warm_up(step: Callable[[], Any], window: Window) -> None:
+    """Run steps until ``warm_up_seconds`` have passed and ``discarded`` steps are done, whichever comes later."""
+    start, count = time.perf_counter(), 0
+    while count < window.discarded or time.perf_counter() - start < window.warm_up_seconds:
+        step()
+        count += 1
+
+
+def batches_per_second(batches: Iterator[Any], window: Window) -> float:
+    """Rate of an endless iterator over one segment."""
+    durations = segment(lambda: next(batches), window)
+    return len(durations) / sum(durations)
 
 
 def rotated(names: Sequence[str], step: int) -> list[str]:
