@@ -1,12 +1,13 @@
 """Where encoded images come from: a class folder or a list of files. The sample id is the index in the source.
 
-Paths are kept as one block of bytes with offsets, not as a Python string each. A batch's paths go to DALI as one
+Paths are kept as a table of names, not as a Python string each. A batch's paths go to DALI as one
 table of zero-ended rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -14,8 +15,20 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-# torchvision.datasets.folder.IMG_EXTENSIONS; compared in lower case.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+from has_dali.pipelines.class_folders import IMAGE_EXTENSIONS, class_folders
+from has_dali.pipelines.name_table import NameTable
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "FileSource",
+    "PathLike",
+    "checked_ids",
+    "checked_labels",
+    "digest_of",
+    "digest_over",
+    "folder_source",
+    "open_source",
+]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -36,25 +49,39 @@ class FileSource:
     def __init__(
         self, paths: Iterable[PathLike], labels: npt.ArrayLike | None = None, classes: Sequence[str] = ()
     ) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        if not encoded:
+        self._set(NameTable.of(paths), labels, classes)
+
+    @classmethod
+    def from_table(
+        cls, paths: NameTable, labels: npt.ArrayLike | None = None, classes: Sequence[str] = ()
+    ) -> FileSource:
+        """The same, of paths that are a table already."""
+        source = cls.__new__(cls)
+        source._set(paths, labels, classes)
+        return source
+
+    def _set(self, paths: NameTable, labels: npt.ArrayLike | None, classes: Sequence[str]) -> None:
+        if not len(paths):
             raise ValueError("data is empty: expected at least one image file")
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._offsets = np.concatenate([[0], np.cumsum([len(path) for path in encoded], dtype=np.int64)])
-        self.labels = checked_labels(labels, len(encoded), "file")
+        self._paths = paths
+        self.labels = checked_labels(labels, len(paths), "file")
         self.classes = tuple(classes)
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._offsets) - 1
+        return len(self._paths)
 
     def path(self, sample_id: int) -> str:
         """The file of one sample."""
-        return os.fsdecode(self.encoded_path(sample_id).tobytes())
+        return self._paths[sample_id]
+
+    def name(self, sample_id: int) -> str:
+        """What errors call a sample: its path."""
+        return self.path(sample_id)
 
     def encoded_path(self, sample_id: int) -> npt.NDArray[np.uint8]:
         """The same as bytes, uint8 (length,): a read-only view."""
-        return self._bytes[self._offsets[sample_id] : self._offsets[sample_id + 1]]
+        return self._paths.encoded(sample_id)
 
     def encoded_paths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Paths of a batch, (N, longest + 1) uint8, each ended by a zero byte, as ``fn.io.file.read`` takes them.
@@ -70,18 +97,15 @@ class FileSource:
     def select(self, ids: npt.ArrayLike) -> FileSource:
         """The samples ``ids``, (M,) integers, as a source of their own: sample ``ids[i]`` becomes sample i."""
         chosen = checked_ids(ids, len(self))
-        return FileSource([self.path(i) for i in chosen.tolist()], self.labels[chosen], self.classes)
+        return FileSource.from_table(self._paths.select(chosen), self.labels[chosen], self.classes)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with the names, the order or the labels of the files, not with their place.
 
         Names count relative to the deepest folder that holds all files; contents are not read.
         """
-        paths = [self.encoded_path(i).tobytes() for i in range(len(self))]
-        low, high = min(paths), max(paths)  # what these two share, all share
-        shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-        root = low.rfind(os.fsencode(os.sep), 0, shared) + 1
-        return digest_of(b"\0".join(path[root:] for path in paths), self.labels)
+        root = self._paths.shared_prefix().rfind(os.fsencode(os.sep)) + 1
+        return digest_over(itertools.chain(self._paths.chunks(skip=root), [self.labels]))
 
 
 def open_source(data: PathLike | Sequence[PathLike] | FileSource, labels: npt.ArrayLike | None = None) -> FileSource:
@@ -113,49 +137,15 @@ def open_source(data: PathLike | Sequence[PathLike] | FileSource, labels: npt.Ar
 
 
 def folder_source(root: PathLike) -> FileSource:
-    """All images below ``root/<class>/``, in the order and with the labels of torchvision's ImageFolder."""
-    root = os.fspath(root)
-    classes = sorted(entry.name for entry in _listed(root) if entry.is_dir())
-    if not classes:
-        raise FileNotFoundError(
-            f"data={root!r}: no class folders; expected {os.path.join(root, '<class>', '<image>.jpg')},"
-            " or pass a list of files"
-        )
-    paths: list[str] = []
-    labels: list[npt.NDArray[np.int64]] = []
-    for label, name in enumerate(classes):
-        found = _images_below(os.path.join(root, name))
-        paths += found
-        labels.append(np.full(len(found), label, np.int64))
-    return FileSource(paths, np.concatenate(labels), classes)
+    """All images below ``root/<class>/``, in the order and with the labels of torchvision's ImageFolder.
 
+    The index of a large folder is cached and holds as long as no folder below ``root`` changes.
 
-def _images_below(folder: str) -> list[str]:
-    images: list[str] = []
-    for place, _, names in sorted(os.walk(folder, onerror=_raise, followlinks=True)):
-        images += [os.path.join(place, name) for name in sorted(names) if name.lower().endswith(IMAGE_EXTENSIONS)]
-    if not images:
-        raise FileNotFoundError(
-            f"data: class folder {folder!r} holds no images ({' '.join(IMAGE_EXTENSIONS)});"
-            " remove it or add images to it"
-        )
-    return images
-
-
-def _listed(root: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(root) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"data={root!r}: no such folder; expected a folder of class folders") from None
-    except NotADirectoryError:
-        raise NotADirectoryError(f"data={root!r}: a file; expected a folder of class folders or a list") from None
-    except PermissionError:
-        raise PermissionError(f"data={root!r}: not readable by this user; check the folder's permissions") from None
-
-
-def _raise(error: OSError) -> None:
-    raise type(error)(f"data: cannot read folder {error.filename!r}: {error.strerror}; check its permissions")
+    Raises:
+        OSError: a folder is missing, unreadable, or holds no images.
+    """
+    found = class_folders(os.fspath(root))
+    return FileSource.from_table(found.paths, found.labels, found.classes)
 
 
 def checked_labels(labels: npt.ArrayLike | None, count: int, sample: str) -> npt.NDArray[np.int64]:
@@ -185,6 +175,11 @@ def checked_ids(ids: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
 
 def digest_of(*parts: bytes | npt.NDArray) -> str:
     """16 hex digits of the SHA-256 of some bytes and contiguous arrays, in order."""
+    return digest_over(parts)
+
+
+def digest_over(parts: Iterable[bytes | npt.NDArray]) -> str:
+    """The same of parts that are made one at a time."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else part.data)

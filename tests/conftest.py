@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def _rooms_come_from_here() -> None:
 
 
 _rooms_come_from_here()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes of test data stay out of the user's cache."""
+    before = os.environ.get("HAS_DALI_CACHE")
+    os.environ["HAS_DALI_CACHE"] = str(tmp_path_factory.mktemp("has_dali_cache"))
+    yield
+    if before is None:
+        del os.environ["HAS_DALI_CACHE"]
+    else:
+        os.environ["HAS_DALI_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
