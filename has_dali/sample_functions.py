@@ -33,7 +33,7 @@ SETUP_SIGNATURE = types.void(*([types.uint64] * 2 + [types.int32]) * 2, types.in
 
 
 @intrinsic
-def _as_pointer(typingctx: Any, address: Any) -> Any:
+def as_pointer(typingctx: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
@@ -41,20 +41,20 @@ def _as_pointer(typingctx: Any, address: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _words(address, count):  # type: ignore[no-untyped-def]
+def words(address, count):  # type: ignore[no-untyped-def]
     """``count`` int64 at an address."""
-    return numba.carray(_as_pointer(np.uint64(address)), (count,), np.int64)
+    return numba.carray(as_pointer(np.uint64(address)), (count,), np.int64)
 
 
 @callback(SETUP_SIGNATURE)
 def resize_setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
     """Write the output shape of every sample."""
-    shapes_out, shapes_in = _words(out_shapes, samples), _words(in_shapes, inputs * samples)
+    shapes_out, shapes_in = words(out_shapes, samples), words(in_shapes, inputs * samples)
     for n in range(samples):
-        image = _words(shapes_in[_IMAGE * samples + n], 3)
-        extent = _words(shapes_in[_EXTENT * samples + n], 4)
+        image = words(shapes_in[_IMAGE * samples + n], 3)
+        extent = words(shapes_in[_EXTENT * samples + n], 4)
         height, width = (extent[1], extent[2]) if extent[1] > 0 else (image[0], image[1])
-        out = _words(shapes_out[n], 3)
+        out = words(shapes_out[n], 3)
         if extent[3] != 0:
             out[0], out[1], out[2] = image[2], height, width
         else:
@@ -64,11 +64,11 @@ def resize_setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, sa
 @callback(RUN_SIGNATURE)
 def resize_run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
     """One sample."""
-    target, data, shapes = _words(out_data, outputs), _words(in_data, inputs), _words(in_shapes, inputs)
-    shape = _words(shapes[_IMAGE], 3)
-    image = numba.carray(_as_pointer(np.uint64(data[_IMAGE])), (shape[0], shape[1], shape[2]), np.uint8)
-    settings = _words(data[_SETTINGS], _words(shapes[_SETTINGS], 1)[0] // 2)
-    keys = _words(data[_KEYS], 4)
+    target, data, shapes = words(out_data, outputs), words(in_data, inputs), words(in_shapes, inputs)
+    shape = words(shapes[_IMAGE], 3)
+    image = numba.carray(as_pointer(np.uint64(data[_IMAGE])), (shape[0], shape[1], shape[2]), np.uint8)
+    settings = words(data[_SETTINGS], words(shapes[_SETTINGS], 1)[0] // 2)
+    keys = words(data[_KEYS], 4)
     threshold = keys[_THRESHOLD] if settings[HIDE] == OWN_THRESHOLD else settings[HIDE]
     fused_image(
         image,
@@ -96,19 +96,19 @@ def layout_code(layout: str) -> int:
 @callback(SETUP_SIGNATURE)
 def describe_setup(out_shapes, out_ndims, outputs, in_shapes, in_ndims, inputs, samples):  # type: ignore[no-untyped-def]
     """Write the output shape of every sample."""
-    shapes_out = _words(out_shapes, samples)
+    shapes_out = words(out_shapes, samples)
     for n in range(samples):
-        _words(shapes_out[n], 1)[0] = DESCRIBED
+        words(shapes_out[n], 1)[0] = DESCRIBED
 
 
 @callback(RUN_SIGNATURE)
 def describe_run(out_data, out_shapes, out_ndims, outputs, in_data, in_shapes, in_ndims, inputs):  # type: ignore[no-untyped-def]
     """One sample."""
-    data, shapes = _words(in_data, inputs), _words(in_shapes, inputs)
-    out = numba.carray(_as_pointer(np.uint64(_words(out_data, outputs)[0])), (DESCRIBED,), np.float32)
-    count, ndim = _words(shapes[0], 1)[0], _words(shapes[1], 1)[0]
-    letters = numba.carray(_as_pointer(np.uint64(data[0])), (count,), np.uint8)
-    sides = _words(data[1], ndim)
+    data, shapes = words(in_data, inputs), words(in_shapes, inputs)
+    out = numba.carray(as_pointer(np.uint64(words(out_data, outputs)[0])), (DESCRIBED,), np.float32)
+    count, ndim = words(shapes[0], 1)[0], words(shapes[1], 1)[0]
+    letters = numba.carray(as_pointer(np.uint64(data[0])), (count,), np.uint8)
+    sides = words(data[1], ndim)
     out[0] = 0 if count <= MAX_DIMENSIONS and ndim <= MAX_DIMENSIONS else -1
     for i in range(MAX_DIMENSIONS):
         if out[0] >= 0:

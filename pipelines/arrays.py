@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,44 @@ from has_dali.pipelines.sources import FileSource, checked_ids, checked_labels, 
 CHANNELS = 3
 
 
-class ArraySource:
+class DecodedSource:
+    """Decoded RGB images of 8 bits with labels, that may lie anywhere in memory: what ``ArrayStream`` reads.
+
+    Attributes:
+        shapes: (N, 2) int64, height and width, read-only.
+        labels: (N,) int64.
+        classes: class names, by label, where known.
+    """
+
+    shapes: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.shapes)
+
+    @property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, where the pixels of each image start: (height, width, 3) uint8, contiguous.
+
+        They can be read as long as the source lives.
+        """
+        raise NotImplementedError
+
+    def check(self, ids: npt.NDArray[np.int64]) -> None:
+        """Raise OSError where the pixels of these samples can no longer be read."""
+
+    def image(self, sample_id: int) -> npt.NDArray[np.uint8]:
+        """One image, (H, W, 3) uint8: a read-only view."""
+        raise NotImplementedError
+
+    def name(self, sample_id: int) -> str:
+        """What errors call a sample."""
+        raise NotImplementedError
+
+
+class ArraySource(DecodedSource):
     """RGB images of 8 bits with labels.
 
     Args:
@@ -91,18 +128,27 @@ class ArraySource:
         shapes = np.tile(np.array(images.shape[1:3], np.int64), (len(images), 1))
         return cls(rgb.reshape(-1), image_offsets(shapes), shapes, labels, classes)
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.shapes)
-
     def __repr__(self) -> str:
         """Counts and memory."""
         return f"ArraySource({len(self)} images, {len(self.classes)} classes, {len(self.pixels) / 1e6:.0f} MB)"
+
+    @functools.cached_property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, where the pixels of each image start in memory."""
+        return self.pixels.ctypes.data + self.offsets[:-1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the addresses, which differ in another process."""
+        return {name: value for name, value in self.__dict__.items() if name != "addresses"}
 
     def image(self, sample_id: int) -> npt.NDArray[np.uint8]:
         """One image, (H, W, 3) uint8: a read-only view."""
         height, width = self.shapes[sample_id].tolist()
         return self.pixels[self.offsets[sample_id] : self.offsets[sample_id + 1]].reshape(height, width, CHANNELS)
+
+    def name(self, sample_id: int) -> str:
+        """What errors call a sample: its place."""
+        return f"images[{sample_id}]"
 
     def select(self, ids: npt.ArrayLike) -> ArraySource:
         """The samples ``ids``, (M,) integers, as a source of their own, copied: ``ids[i]`` becomes sample i."""

@@ -5,56 +5,82 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from has_dali.pipelines import graph
-from has_dali.pipelines.sources import FileSource
+from has_dali.pipelines.colour_check import lacks_colours
+from has_dali.pipelines.sampler import IdArray
 from has_dali.pipelines.spec import ImageSpec
 
 _SHOWN = 5
+COLOURLESS = "a JPEG of four channels that does not tell their colours"
 # nvimgcodecStatus_t
 _CODEC_STATUS = {"3": "the image header is damaged", "4": "not an image of a supported format"}
 
 
 @dataclass(frozen=True)
 class BrokenFile:
-    """A file that cannot be read or decoded."""
+    """A file that cannot be read or decoded; ``path`` is what its source calls it."""
 
     sample_id: int
     path: str
     reason: str
 
 
-def broken_files(
-    spec: ImageSpec,
-    source: FileSource,
-    sample_ids: npt.NDArray[np.int64],
-    keys: npt.NDArray[np.int64],
-    epoch: int,
-) -> list[BrokenFile]:
-    """Decode the samples one by one, with the boxes that ``keys`` give in ``epoch``, and list those that fail."""
-    found = []
-    at = 0
+class Probe:
+    """Loads samples one by one, up to the decoded box, to tell which of them fail.
 
-    def feed() -> graph.Inputs:
-        return graph.graph_inputs(spec, source, sample_ids[at : at + 1], keys[at : at + 1], epoch)
+    Args:
+        spec: what is computed.
+        source: encoded images.
+        device_id: the device whose decoder is asked, or None for the CPU's.
+    """
 
-    decoder = None
-    for at, sample_id in enumerate(sample_ids.tolist()):  # noqa: B007 (feed reads it)
-        path = source.path(sample_id)
-        reason = unreadable(path)
+    def __init__(self, spec: ImageSpec, source: Any, device_id: int | None = None) -> None:
+        self._spec, self._source, self._device_id = spec, source, device_id
+        self._inputs: list[graph.Inputs] = [()]  # an object of its own: the pipeline must not refer to its owner
+        self._decoder: Any = None
+
+    def __call__(self, sample_id: int, key: int, epoch: int) -> BrokenFile | None:
+        """What is wrong with a sample, for the box that ``key`` gives in ``epoch``; None: nothing."""
+        reason = self._unreadable(sample_id) or colourless(self._source, sample_id)
         if reason is None:
+            ids, keys = np.array([sample_id], np.int64), np.array([key], np.int64)
             try:
-                decoder = decoder or graph.build_decoder(spec, feed)
-                decoder.run()
+                self._inputs[0] = graph.graph_inputs(self._spec, self._source, ids, keys, epoch)
+                if self._decoder is None:
+                    self._decoder = self._built()
+                self._decoder.run()
             except RuntimeError as error:
                 reason = cause(str(error))
-                decoder = None  # DALI gives up a pipeline in which an operator failed
-        if reason is not None:
-            found.append(BrokenFile(sample_id, path, reason))
-    return found
+                self._decoder = None  # DALI gives up a pipeline in which an operator failed
+        return None if reason is None else BrokenFile(sample_id, self._source.name(sample_id), reason)
+
+    def among(self, sample_ids: IdArray, keys: IdArray, epoch: int) -> list[BrokenFile]:
+        """The broken ones of some samples."""
+        found = (self(*pair, epoch) for pair in zip(sample_ids.tolist(), keys.tolist(), strict=True))
+        return [file for file in found if file is not None]
+
+    def _built(self) -> Any:
+        inputs = self._inputs
+        return graph.build_decoder(self._spec, self._source, lambda: inputs[0], self._device_id)
+
+    def _unreadable(self, sample_id: int) -> str | None:
+        if graph.by_path(self._source):
+            return unreadable(self._source.path(sample_id))
+        (content,) = self._source.contents(np.array([sample_id]))
+        return None if len(content) else "the file is empty"
+
+
+def colourless(source: Any, sample_id: int) -> str | None:
+    """Why the decoder would show a sample as black without saying so, or None."""
+    if graph.by_path(source):
+        content = np.fromfile(source.path(sample_id), np.uint8)
+    else:
+        (content,) = source.contents(np.array([sample_id]))
+    return COLOURLESS if lacks_colours(content) else None
 
 
 def message(found: list[BrokenFile]) -> str:
@@ -81,6 +107,8 @@ def cause(text: str) -> str:
     status = re.search(r"nvImageCodec failure: '#(\d+)'", text)
     if status and status[1] in _CODEC_STATUS:
         return _CODEC_STATUS[status[1]]
+    if graph.NO_PIXELS in text:
+        return graph.NO_PIXELS
     if "Failed to decode sample" in text:
         return "the image data are damaged or cut off"
     lines = [line.strip() for line in text.partition("encountered:")[2].splitlines() if line.strip()]

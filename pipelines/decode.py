@@ -11,9 +11,11 @@ import numpy.typing as npt
 from nvidia.dali import Pipeline, fn, types
 
 from has_dali.kernels.threads import available_cores
-from has_dali.pipelines import broken
+from has_dali.pipelines import broken, colour_check, graph
 from has_dali.pipelines.arrays import ArraySource, image_offsets
+from has_dali.pipelines.memory import available_memory, gigabytes
 from has_dali.pipelines.sources import FileSource
+from has_dali.pipelines.spans import SpanSource
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ def decoded_images(files: Sequence[str], threads: int | None = None) -> Iterator
 
 
 def decoded_source(
-    source: FileSource, threads: int | None = None, advance: Callable[[int], None] | None = None
+    source: FileSource | SpanSource, threads: int | None = None, advance: Callable[[int], None] | None = None
 ) -> ArraySource:
-    """All images of a file source, decoded once into memory: height * width * 3 bytes each.
+    """All images of a source of encoded ones, decoded once into memory: height * width * 3 bytes each.
 
     Args:
         source: image files of any size.
@@ -49,14 +51,15 @@ def decoded_source(
         ValueError: files are missing, unreadable, broken, or no images; names them.
         MemoryError: the images need more memory than there is; says how much.
     """
-    sizes = [size[:2] for batch in _outputs(source, _header, _HEADERS_PER_BATCH, threads) for size in batch]
+    headers = _outputs(source, _header, _HEADERS_PER_BATCH, threads)
+    sizes = [size[:2].tolist() for batch in headers for size in batch]
     shapes = np.array(sizes, np.int64)
     offsets = image_offsets(shapes)
-    _LOG.info("decoding %d images into memory: %s", len(source), _gigabytes(offsets[-1]))
-    free = _available_memory()
+    _LOG.info("decoding %d images into memory: %s", len(source), gigabytes(offsets[-1]))
+    free = available_memory()
     if free is not None and offsets[-1] > free:
         raise MemoryError(
-            f"decoding {len(source)} images needs {_gigabytes(offsets[-1])} of memory, {_gigabytes(free)} are"
+            f"decoding {len(source)} images needs {gigabytes(offsets[-1])} of memory, {gigabytes(free)} are"
             " available; load them from their files (leave cache out), or take fewer or smaller images"
         )
     pixels = np.empty(offsets[-1], np.uint8)
@@ -64,7 +67,7 @@ def decoded_source(
     for images in _outputs(source, _decoded, _FILES_PER_BATCH, threads):
         for image in images:
             if image.shape[:2] != tuple(shapes[done].tolist()):
-                raise ValueError(f"{source.path(done)}: the header gives a wrong size; remove it or replace it")
+                raise ValueError(f"{source.name(done)}: the header gives a wrong size; remove it or replace it")
             pixels[offsets[done] : offsets[done + 1]] = image.reshape(-1)
             done += 1
         if advance is not None:
@@ -81,14 +84,14 @@ def _header(content: Any) -> Any:
 
 
 def _outputs(
-    source: FileSource, operator: Callable[[Any], Any], batch_size: int, threads: int | None
+    source: Any, operator: Callable[[Any], Any], batch_size: int, threads: int | None
 ) -> Iterator[list[npt.NDArray]]:
     """What ``operator`` makes of each file, in order; a batch is valid until the next is asked for."""
     parts = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
     pipeline = _pipeline(source, parts, operator, batch_size, threads or available_cores(), _PREFETCH)
     for number in range(len(parts)):
         try:
-            (output,) = pipeline.run()
+            output, colourless = pipeline.run()
         except RuntimeError as error:
             # The failed batch is this one or one that was being computed ahead.
             found = _broken(source, np.concatenate(parts[number : number + _PREFETCH + 1]), operator)
@@ -97,50 +100,40 @@ def _outputs(
             if found:
                 raise ValueError(broken.message(found)) from error
             raise
+        for n in np.flatnonzero(colourless.as_array()).tolist():
+            name = source.name(int(parts[number][n]))
+            raise ValueError(f"{name}: {broken.COLOURLESS}; remove it or replace it")
         yield [np.asarray(output.at(n)) for n in range(len(output))]
 
 
 def _pipeline(
-    source: FileSource,
+    source: Any,
     parts: Sequence[npt.NDArray[np.int64]],
     operator: Callable[[Any], Any],
     batch_size: int,
     threads: int,
     prefetch: int,
 ) -> Any:
-    paths = (source.encoded_paths(ids) for ids in parts)
-
+    read = graph.by_path(source)  # else DALI gets the bytes
+    feed = ((source.encoded_paths if read else source.contents)(ids) for ids in parts)
     pipeline = Pipeline(batch_size, threads, None, prefetch_queue_depth=prefetch)
     with pipeline:
-        encoded = fn.external_source(source=paths, batch=True, ndim=1, dtype=types.UINT8)
-        pipeline.set_outputs(operator(fn.io.file.read(encoded, dont_use_mmap=True)))
+        encoded = fn.external_source(source=feed, batch=True, ndim=1, dtype=types.UINT8)
+        content = fn.io.file.read(encoded, dont_use_mmap=True) if read else encoded
+        pipeline.set_outputs(operator(content), colour_check.colourless(content))
     return pipeline
 
 
-def _broken(source: FileSource, ids: npt.NDArray[np.int64], operator: Callable[[Any], Any]) -> list[broken.BrokenFile]:
+def _broken(source: Any, ids: npt.NDArray[np.int64], operator: Callable[[Any], Any]) -> list[broken.BrokenFile]:
     """Take samples one by one, and list those that fail."""
     found = []
     for sample_id in ids.tolist():
-        path = source.path(sample_id)
-        reason = broken.unreadable(path)
+        reason = broken.unreadable(source.path(sample_id)) if graph.by_path(source) else None
         if reason is None:
             try:
                 _pipeline(source, [np.array([sample_id])], operator, 1, 1, prefetch=1).run()
             except RuntimeError as error:
                 reason = broken.cause(str(error))
         if reason is not None:
-            found.append(broken.BrokenFile(sample_id, path, reason))
+            found.append(broken.BrokenFile(sample_id, source.name(sample_id), reason))
     return found
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, where the system says so."""
-    try:
-        with open("/proc/meminfo") as table:
-            return next(int(line.split()[1]) * 1024 for line in table if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.3g} GB"

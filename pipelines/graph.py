@@ -1,7 +1,7 @@
-"""The DALI graph of an image loader: paths -> bytes -> header -> plan -> decode the box -> one fused operator.
+"""The DALI graph of an image loader: paths or bytes -> header -> plan -> decode the box -> one fused operator.
 
 Files are read and decoded on DALI's own threads. Python runs once per batch for each of three small jobs: to hand in
-paths and ids, to plan the boxes, and to pack the fused operator's keys.
+paths (or views of memory-mapped files) and ids, to plan the boxes, and to pack the fused operator's keys.
 """
 
 from __future__ import annotations
@@ -15,37 +15,65 @@ from nvidia.dali import Pipeline, fn, types
 
 import has_dali.fn as hfn
 from has_dali import launchers
+from has_dali.kernels.policy import HideAndSeek
 from has_dali.operators import BatchOperator, as_numpy
+from has_dali.pipelines.colour_check import colourless
 from has_dali.pipelines.plan import EvalPlan
 from has_dali.pipelines.sources import FileSource
 from has_dali.pipelines.spec import BoxPlan, ImageSpec
 
 _DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 
+NO_PIXELS = "the header gives a side of 0 pixels"
+
 Inputs: TypeAlias = tuple[Any, ...]
 Feed: TypeAlias = Callable[[], Inputs]
 
 
+def by_path(source: Any) -> bool:
+    """DALI reads the files itself; of other sources it gets the bytes."""
+    return isinstance(source, FileSource)
+
+
 def graph_inputs(
-    spec: ImageSpec, source: FileSource, ids: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], epoch: int
+    spec: ImageSpec, source: Any, ids: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], epoch: int
 ) -> Inputs:
-    """What a feed returns for a batch: encoded paths; where boxes are drawn also keys (N,) and epochs (N,)."""
-    paths = source.encoded_paths(ids)
+    """What a feed returns for a batch: paths or contents; where boxes are drawn also keys (N,) and epochs (N,).
+
+    Contents are views that DALI does not copy: they must be kept until the batch is there.
+    """
+    encoded = source.encoded_paths(ids) if by_path(source) else source.contents(ids)
     if isinstance(spec.plan, EvalPlan):
-        return (paths,)
-    return paths, keys, np.full(len(ids), epoch, np.int64)
+        return (encoded,)
+    return encoded, keys, np.full(len(ids), epoch, np.int64)
 
 
-def build(spec: ImageSpec, feed: Feed, batch_size: int, threads: int, prefetch: int, device_id: int | None) -> Pipeline:
-    """A pipeline with one output, the batch of images; ``device_id`` None runs all of it on the CPU.
+def build(
+    spec: ImageSpec,
+    source: Any,
+    feed: Feed,
+    policies: Sequence[HideAndSeek | None],
+    batch_size: int,
+    threads: int,
+    prefetch: int,
+    device_id: int | None,
+) -> Pipeline:
+    """A pipeline of two outputs: the batch of images, and (N, 1) uint8, 1 where ``colourless`` says so.
 
-    ``feed`` is called once per batch, ahead by ``prefetch``, and returns what ``graph_inputs`` gives.
+    ``device_id`` None runs all of it on the CPU.
+
+    ``feed`` is called once per batch, ahead by ``prefetch``, and returns what ``graph_inputs`` gives. ``policies``:
+    what is hidden in each view of a sample.
     """
     pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=prefetch)
     with pipeline:
-        encoded, *keys = _encoded(spec, feed)
-        images = _region_images if isinstance(spec.plan, EvalPlan) else _box_images
-        pipeline.set_outputs(images(spec, encoded, keys, device_id))
+        encoded, *keys = encoded_images(spec, source, feed)
+        sizes = _header_sizes(encoded)
+        if isinstance(spec.plan, EvalPlan):
+            images = _region_images(spec, encoded, sizes, device_id)
+        else:
+            images = _box_images(spec, encoded, sizes, keys, policies, device_id)
+        pipeline.set_outputs(images, colourless(encoded))
     return pipeline
 
 
@@ -54,7 +82,7 @@ def warm_up(spec: ImageSpec, batch_size: int, device_id: int) -> None:
     side = (spec.size, spec.size)
     boxes = not isinstance(spec.plan, EvalPlan)
     launchers.warm_up_resize(
-        spec.policy if boxes else None,
+        spec.policies(0)[0] if boxes else None,
         batch_size,
         device_id,
         **({"size": side} if boxes else {"size": None, "source": side}),
@@ -64,45 +92,67 @@ def warm_up(spec: ImageSpec, batch_size: int, device_id: int) -> None:
     )
 
 
-def build_decoder(spec: ImageSpec, feed: Feed) -> Pipeline:
-    """One sample at a time, on the CPU, up to the decoded box: tells which file of a failed batch is broken."""
-    pipeline = Pipeline(1, 1, None, prefetch_queue_depth=1)
+def build_decoder(spec: ImageSpec, source: Any, feed: Feed, device_id: int | None) -> Pipeline:
+    """One sample at a time, up to the decoded box: tells which file of a failed batch is broken."""
+    pipeline = Pipeline(1, 1, device_id, prefetch_queue_depth=1)
     with pipeline:
-        encoded, *keys = _encoded(spec, feed)
-        pipeline.set_outputs(_decoded_box(encoded, _planned(spec.plan, encoded, keys), None))
+        encoded, *keys = encoded_images(spec, source, feed)
+        pipeline.set_outputs(_decoded_box(encoded, _planned(spec.plan, _header_sizes(encoded), keys), device_id))
     return pipeline
 
 
-def _encoded(spec: ImageSpec, feed: Feed) -> tuple[Any, ...]:
-    """The files' bytes, read by DALI's threads, and the keys of the samples where there are any."""
+def encoded_images(spec: ImageSpec, source: Any, feed: Feed) -> tuple[Any, ...]:
+    """The files' bytes, read by DALI's threads, and the keys of the samples where there are any.
+
+    Bytes of memory-mapped files are not copied (measured: 0.95 instead of 1.8 ms for 64 images of 110 kB in the page
+    cache). Where they are not, DALI's threads wait for the disk while they decode, not the one that feeds them.
+    """
+    paths = by_path(source)
     count = 1 if isinstance(spec.plan, EvalPlan) else 3
     ndim, dtype = [1, 0, 0], [types.UINT8, types.INT64, types.INT64]
-    paths, *keys = fn.external_source(
-        source=feed, num_outputs=count, batch=True, ndim=ndim[:count], dtype=dtype[:count]
+    encoded, *keys = fn.external_source(
+        source=feed, num_outputs=count, batch=True, ndim=ndim[:count], dtype=dtype[:count], no_copy=not paths
     )
-    return (fn.io.file.read(paths, dont_use_mmap=True), *keys)
+    return (fn.io.file.read(encoded, dont_use_mmap=True) if paths else encoded, *keys)
 
 
-def _box_images(spec: ImageSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
-    start, shape, mirror = _planned(spec.plan, encoded, keys)
+def _header_sizes(encoded: Any) -> Any:
+    """Height and width after EXIF orientation, and channels, from the headers: int32, as the decoder wants boxes."""
+    return fn.peek_image_shape(encoded, dtype=types.INT32)
+
+
+def _box_images(
+    spec: ImageSpec,
+    encoded: Any,
+    sizes: Any,
+    keys: Sequence[Any],
+    policies: Sequence[HideAndSeek | None],
+    device_id: int | None,
+) -> Any:
+    start, shape, mirror = _planned(spec.plan, sizes, keys)
     sample_keys, epochs = keys
-    return hfn.resize_mirror_normalize_hide(
-        _decoded_box(encoded, (start, shape), device_id),
-        spec.policy,
-        sample_ids=sample_keys,
-        epoch=epochs,
-        size=(spec.size, spec.size),
-        mirror=mirror,
-        antialias=spec.antialias,
-        **_output_format(spec),
-    )
+    decoded = _decoded_box(encoded, (start, shape), device_id)
+    views = [
+        hfn.resize_mirror_normalize_hide(
+            decoded,
+            policy,
+            sample_ids=sample_keys,
+            epoch=epochs,
+            size=(spec.size, spec.size),
+            mirror=mirror,
+            antialias=spec.antialias,
+            **output_format(spec),
+        )
+        for policy in policies
+    ]
+    return views[0] if spec.views is None else fn.stack(*views)
 
 
-def _region_images(spec: ImageSpec, encoded: Any, keys: Sequence[Any], device_id: int | None) -> Any:
+def _region_images(spec: ImageSpec, encoded: Any, sizes: Any, device_id: int | None) -> Any:
     # The box has fractional edges, which fn.resize takes and the fused operator does not.
-    start, shape, first, last = _planned(spec.plan, encoded, keys)
+    start, shape, first, last = _planned(spec.plan, sizes, ())
     images = resized_region(spec, _decoded_box(encoded, (start, shape), device_id), first, last)
-    return hfn.resize_mirror_normalize_hide(images, None, size=None, **_output_format(spec))
+    return hfn.resize_mirror_normalize_hide(images, None, size=None, **output_format(spec))
 
 
 def resized_region(spec: ImageSpec, images: Any, first: Any, last: Any) -> Any:
@@ -117,7 +167,8 @@ def resized_region(spec: ImageSpec, images: Any, first: Any, last: Any) -> Any:
     )
 
 
-def _output_format(spec: ImageSpec) -> dict[str, Any]:
+def output_format(spec: ImageSpec) -> dict[str, Any]:
+    """The fused operator's arguments that decide the form of its output."""
     return {
         "mean": spec.mean,
         "std": spec.std,
@@ -127,9 +178,8 @@ def _output_format(spec: ImageSpec) -> dict[str, Any]:
     }
 
 
-def _planned(plan: BoxPlan | EvalPlan, encoded: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
-    """Run the plan on the sizes in the files' headers (after EXIF orientation), as one call per batch."""
-    sizes = fn.peek_image_shape(encoded, dtype=types.INT32)  # the decoder wants start and shape as int32
+def _planned(plan: BoxPlan | EvalPlan, sizes: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
+    """Run the plan on the sizes in the files' headers, as one call per batch."""
     outputs = 4 if isinstance(plan, EvalPlan) else 3
     name = f"{type(plan).__module__}.{type(plan).__name__}"
     return tuple(BatchOperator(_on_dlpack(plan), name, num_outputs=outputs)(sizes, *keys))
@@ -137,7 +187,10 @@ def _planned(plan: BoxPlan | EvalPlan, encoded: Any, keys: Sequence[Any]) -> tup
 
 def _on_dlpack(plan: Callable[..., tuple[npt.NDArray, ...]]) -> Callable[..., tuple[Any, ...]]:
     def run(*tensors: Any) -> tuple[Any, ...]:
-        return tuple(array.__dlpack__() for array in plan(*map(as_numpy, tensors)))
+        sizes, *keys = map(as_numpy, tensors)
+        if sizes.size and sizes[:, :2].min() < 1:
+            raise ValueError(NO_PIXELS)
+        return tuple(array.__dlpack__() for array in plan(sizes, *keys))
 
     return run
 

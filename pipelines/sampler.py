@@ -25,7 +25,10 @@ BALANCED_BLOCK = PLAN_BLOCK + 513
 MAX_EPOCH = 2**32 - 1  # an epoch is one 32-bit word of the counter
 MAX_DRAWS = 2**31  # of an epoch, and ids of the samples drawn: both fit one key, which stays positive
 
+PADDING = -1  # the id, and the label, of what fills up a batch of evaluation; metrics ignore it
+
 Position: TypeAlias = tuple[int, int]  # epoch, index of the batch within the epoch
+IdArray: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class Sampler:
@@ -33,8 +36,9 @@ class Sampler:
 
     Training shuffles anew in each epoch and drops what does not fill a global batch; as the order changes, so
     does what is dropped. Evaluation goes through the samples in order, each exactly once over all ranks: the
-    remainder is dealt out as evenly as it goes, so a rank's last batch may be short, and when fewer samples
-    than ranks remain the high ranks have one step less.
+    remainder is dealt out evenly, so the last batch may be short. All ranks have equally many steps, and batches of
+    one size in each: a rank that lacks a sample of the last batch gets the id -1 (``PADDING``) for it. A process
+    alone never does.
 
     Args:
         count: samples in the data set.
@@ -70,12 +74,7 @@ class Sampler:
         self._order = functools.lru_cache(maxsize=2)(self._compute_order)  # prefetching spans two epochs
 
     def __len__(self) -> int:
-        """Batches per epoch on this rank."""
-        return self._full + (not self.train and self._rest > self.rank)
-
-    @property
-    def steps(self) -> int:
-        """Batches per epoch on the rank that has most; in evaluation this one may have one less."""
+        """Batches per epoch, on every rank."""
         return self._full + (not self.train and self._rest > 0)
 
     @property
@@ -83,17 +82,27 @@ class Sampler:
         """Samples that all ranks together take in one epoch."""
         return self._full * self.global_batch if self.train else self.count
 
-    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def order(self, epoch: int) -> IdArray:
         """(count,) int64: every sample id once, in the order of ``epoch``; read-only."""
         return self._order(epoch)
 
-    def ids(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """Ids of this rank's batch ``index`` in ``epoch``: (batch_size,) int64, shorter at the end of evaluation."""
-        return self.order(epoch)[self._span(index)]
+    def ids(self, epoch: int, index: int) -> IdArray:
+        """Ids of this rank's batch ``index`` in ``epoch``: (batch_size,) int64, shorter at the end of evaluation.
 
-    def keys(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+        There the last one may be ``PADDING``.
+        """
+        span = self._span(index)
+        ids = self.order(epoch)[span]
+        lacking = self._size(index) - len(ids)
+        return np.append(ids, np.full(lacking, PADDING, np.int64)) if lacking else ids
+
+    def keys(self, epoch: int, index: int) -> IdArray:
         """What crops and masks of the same batch are drawn from, (batch_size,) int64: different within an epoch."""
-        return self.ids(epoch, index)
+        return self.keys_of(self.ids(epoch, index), index)
+
+    def keys_of(self, ids: IdArray, index: int) -> IdArray:
+        """What the samples ``ids`` would be drawn from in the places of batch ``index``."""
+        return ids
 
     def following(self, position: Position) -> Position | None:
         """The batch to be computed after ``position``, or None.
@@ -120,7 +129,11 @@ class Sampler:
             stop = start + share + (self.rank < extra)
         return slice(start, stop)
 
-    def _compute_order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _size(self, index: int) -> int:
+        """Samples of batch ``index`` on every rank, padding included."""
+        return self.batch_size if index < self._full else -(-self._rest // self.world_size)
+
+    def _compute_order(self, epoch: int) -> IdArray:
         if self.train:
             keys = np.empty(self.count, np.uint64)
             _shuffle_keys(keys, np.uint64(epoch), np.uint64(as_u64(self.seed)))
@@ -153,7 +166,7 @@ class BalancedSampler(Sampler):
 
     def __init__(
         self,
-        labels: npt.NDArray[np.int64],
+        labels: IdArray,
         batch_size: int,
         *,
         steps: int,
@@ -173,16 +186,26 @@ class BalancedSampler(Sampler):
         self._by_class = np.argsort(labels, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.unique(labels, return_counts=True)[1])])
 
-    def keys(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+    def keys_of(self, ids: IdArray, index: int) -> IdArray:
         """Sample ids with the number of the draw in the high 32 bits: an image drawn twice is cropped anew."""
         span = self._span(index)
-        return self.order(epoch)[span] | np.arange(span.start, span.stop) << 32
+        return ids | np.arange(span.start, span.stop) << 32
 
-    def _compute_order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _compute_order(self, epoch: int) -> IdArray:
         order = np.empty(self.count, np.int64)
         _draw_balanced(order, self._by_class, self._starts, np.uint64(epoch), np.uint64(as_u64(self.seed)))
         order.flags.writeable = False
         return order
+
+
+def shown_ids(ids: IdArray) -> IdArray:
+    """The samples whose images are shown for ``ids``: sample 0 stands in for padding."""
+    return np.maximum(ids, 0)
+
+
+def labels_of(labels: IdArray, ids: IdArray) -> IdArray:
+    """Labels of a batch, -1 for padding."""
+    return np.where(ids >= 0, labels[shown_ids(ids)], PADDING)
 
 
 @kernel

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines.plan import EvalPlan, PadPlan, ShortSidePlan, TrainPlan, WarpPlan
+from has_dali.pipelines.policy_schedule import Policy, policy_at, view_policy
 
 DTYPES = ("float32", "float16")
 MAX_SIDE = 65535  # as has_dali.arguments has it for DALI, which this module does without
@@ -17,10 +18,13 @@ BoxPlan: TypeAlias = TrainPlan | PadPlan | ShortSidePlan | WarpPlan
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Plan, policy and form of a loader's images; mean, std and fill in pixel units, 0..255."""
+    """Plan, policy and form of a loader's images; mean, std and fill in pixel units, 0..255.
+
+    ``views``: None: one image per sample; k: k images that differ in what is hidden, (N, k, 3, size, size).
+    """
 
     plan: BoxPlan | EvalPlan
-    policy: HideAndSeek | None
+    policy: Policy | None
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -28,3 +32,9 @@ class ImageSpec:
     dtype: str
     channels_last: bool
     antialias: bool
+    views: int | None = None
+
+    def policies(self, epoch: int) -> tuple[HideAndSeek | None, ...]:
+        """What is hidden in each view of a sample in an epoch."""
+        policy = policy_at(self.policy, epoch)
+        return tuple(None if policy is None else view_policy(policy, view) for view in range(self.views or 1))

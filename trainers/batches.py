@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from has_dali.pipelines.loader import Batch, ImageLoader
+from has_dali.pipelines.loader_state import check_state, state_of
 
 
 class TimedBatches:
@@ -78,6 +79,8 @@ class ProgressiveLoader:
         self._make, self._starts, self._sides = make, starts, [row[1] for row in sizes]
         self._side = self._sides[0]
         self._loader = make(self._side)
+        # The same in every epoch, whatever its size: a state fits all of them.
+        self._settings = {**self._loader.settings, "sizes": [list(row) for row in sizes]}
 
     def __len__(self) -> int:
         """Batches per epoch on this rank."""
@@ -90,16 +93,22 @@ class ProgressiveLoader:
         side = self.side(loader.epoch)
         if side != self._side:
             self._side, self._loader = side, self._make(side)
-            self._loader.load_state_dict(loader.state_dict())
+            self._loader.move_to(*loader.position())
         return iter(self._loader)
 
-    def state_dict(self) -> dict[str, int]:
-        """Position of the loader."""
-        return self._loader.state_dict()
+    def state_dict(self) -> dict[str, Any]:
+        """Position, data and settings, as ``ImageLoader.state_dict``; the settings hold the table of sizes."""
+        seed = self._loader.sample_order.seed
+        return state_of(seed, *self._loader.position(), self._loader.fingerprint, self._settings)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a position."""
-        self._loader.load_state_dict(state)
+        """Continue at a position.
+
+        Raises:
+            ValueError: the state is of other data or settings; names what differs.
+        """
+        seed = self._loader.sample_order.seed
+        self._loader.move_to(*check_state(state, seed, self._loader.fingerprint, self._settings))
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one; a position loaded within it stays."""

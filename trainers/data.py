@@ -89,7 +89,7 @@ class ImageData(pl.LightningDataModule):
         return self.timed
 
     def val_dataloader(self) -> TimedBatches:
-        """The validation set, each image once over all ranks, nothing hidden."""
+        """The validation set, each image once over all ranks, with padding of id -1; nothing hidden."""
         trainer: Any = self.trainer
         share = Share.of(trainer)
         return TimedBatches(eval_loader(self.images.val, self.settings, trainer.strategy.root_device, share))
@@ -133,7 +133,7 @@ def eval_loader(
     size: int | None = None,
     batch_size: int | None = None,
 ) -> ImageLoader:
-    """Evaluation batches in order, each image once.
+    """Evaluation batches in order, each image once; with several ranks, padding of id -1 in the last one.
 
     Args:
         source: images, by sample id.

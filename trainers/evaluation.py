@@ -72,7 +72,11 @@ def evaluate(
 
 
 def eval_batches(task: Task, source: Any, share: Share, **options: Any) -> Iterator[Batch]:
-    """Evaluation batches of a source for one rank, in the dtype of the task's weights."""
+    """Evaluation batches of a source for one rank, without padding, in the dtype of the task's weights."""
     dtype = next(task.parameters()).dtype
     for batch in eval_loader(source, task.settings, task.device, share, **options):
-        yield {**batch, "image": batch["image"].to(dtype)}
+        if share.world_size > 1:  # one process alone has no padding, and need not wait for the device to tell
+            real = batch["id"] >= 0
+            batch = {name: values[real] for name, values in batch.items()}
+        if len(batch["id"]):
+            yield {**batch, "image": batch["image"].to(dtype)}

@@ -153,10 +153,12 @@ def test_evaluation_covers_each_image_once(small: ArraySource, world_size: int, 
         first, second = list(loader), list(loader)
         assert _same(first, second)
         seen += [i for batch in first for i in batch["id"].tolist()]
-        for batch in first if resize == 32 else []:
-            pixels = np.stack([small.image(i) for i in batch["id"].tolist()]).transpose(0, 3, 1, 2)
-            assert np.array_equal(batch["image"].numpy(), pixels)
-    assert sorted(seen) == list(range(50))
+        for batch in first:
+            assert torch.equal(batch["label"] < 0, batch["id"] < 0)
+            if resize == 32:
+                pixels = np.stack([small.image(max(i, 0)) for i in batch["id"].tolist()]).transpose(0, 3, 1, 2)
+                assert np.array_equal(batch["image"].numpy(), pixels)
+    assert sorted(seen) == [-1] * (world_size == 3) + list(range(50))
 
 
 def test_decoded_real_images(data_root: Path) -> None:

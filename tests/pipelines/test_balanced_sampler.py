@@ -75,7 +75,7 @@ def test_global_batches_are_the_same_for_every_world_size(world_size: int) -> No
 
 def test_counts_and_what_follows() -> None:
     sampler = BalancedSampler(LABELS, 12, steps=5, world_size=2)
-    assert len(sampler) == sampler.steps == 5 and sampler.train
+    assert len(sampler) == 5 and sampler.train
     assert sampler.global_batch == 24 and sampler.samples_per_epoch == 120
     assert sampler.following((2, 3)) == (2, 4) and sampler.following((2, 4)) == (3, 0)
     assert sampler.following((MAX_EPOCH, 4)) is None

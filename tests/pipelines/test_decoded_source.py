@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from has_dali.pipelines import FileSource, decode, decoded_source, open_source
+from has_dali.pipelines import FileSource, decode, decoded_source, memory, open_source
 
 
 def files_of(folder: Path, count: int) -> list[Path]:
@@ -69,8 +69,8 @@ def test_header_and_pixels_of_different_sizes(tmp_path: Path, monkeypatch: pytes
 
 def test_too_large_for_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_of(tmp_path, 3)
-    free = decode._available_memory()
+    free = memory.available_memory()
     assert free is not None and free > 1e6
-    monkeypatch.setattr(decode, "_available_memory", lambda: 10)
+    monkeypatch.setattr(decode, "available_memory", lambda: 10)
     with pytest.raises(MemoryError, match=r"decoding 3 images needs 4\.2e-08 GB of memory, 1e-08 GB are available"):
         decoded_source(FileSource(files))

@@ -69,20 +69,21 @@ def test_unknown_device(asked: object) -> None:
         device.choose_device(asked)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("plan", [TrainPlan(), EvalPlan(64, 72)])
+@pytest.mark.parametrize(("plan", "views"), [(TrainPlan(), None), (TrainPlan(), 2), (EvalPlan(64, 72), None)])
 @pytest.mark.parametrize(("dtype", "channels_last"), [("float32", False), ("float16", True)])
 def test_gpu_graph_up_to_the_driver(
     image_folder: Path,
     plan: TrainPlan | EvalPlan,
+    views: int | None,
     dtype: str,
     channels_last: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The whole graph, real fused operator included; what is left is DALI's own wish for a driver."""
     policy = HideAndSeek() if isinstance(plan, TrainPlan) else None
-    spec = ImageSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, dtype, channels_last, True)
+    spec = ImageSpec(plan, policy, 64, (0.0,) * 3, (1.0,) * 3, None, dtype, channels_last, True, views)
     source = FileSource(sorted(image_folder.rglob("*.jpg")))
-    feeder = stream.Feeder(spec, source, Sampler(len(source), 8, train=policy is not None))
+    feeder = stream.Feeder(spec, source, Sampler(len(source), 8, train=policy is not None), None)
     fused, seen = graph.hfn.resize_mirror_normalize_hide, []
 
     def watched(images: Any, *args: Any, **options: Any) -> Any:
@@ -91,16 +92,18 @@ def test_gpu_graph_up_to_the_driver(
         return output
 
     monkeypatch.setattr(graph.hfn, "resize_mirror_normalize_hide", watched)
-    pipeline = graph.build(spec, feeder, batch_size=8, threads=2, prefetch=2, device_id=0)
+    assert graph.build_decoder(spec, source, feeder, 0).device_id == 0
+    pipeline = graph.build(spec, source, feeder, spec.policies(0), batch_size=8, threads=2, prefetch=2, device_id=0)
     assert pipeline.device_id == 0
-    assert seen == [("gpu", "gpu")]
+    assert seen == [("gpu", "gpu")] * (views or 1)
     if _gpus() == 0:
         with pytest.raises(RuntimeError, match=r"(?i)cuda"):
             pipeline.build()
         return
     pipeline.build()
     (images,) = pipeline.run()
-    assert tuple(images.shape()[0]) == ((64, 64, 3) if channels_last else (3, 64, 64))
+    form = (64, 64, 3) if channels_last else (3, 64, 64)
+    assert tuple(images.shape()[0]) == (form if views is None else (views, *form))
 
 
 def _gpus() -> int:

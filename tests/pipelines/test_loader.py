@@ -104,20 +104,26 @@ def test_output_formats(image_folder: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_eval_covers_each_image_once_and_hides_nothing(image_folder: Path, world_size: int) -> None:
+    """And, over several ranks, in equally many batches of equal sizes, with padding that has a label of its own."""
     seen: dict[int, tuple[bytes, int]] = {}
+    sizes = set()
     for rank in range(world_size):
         loader = image_loader(image_folder, 7, train=False, size=32, rank=rank, world_size=world_size)
         for epoch in range(2):
             batches = list(loader)
             assert len(batches) == len(loader)
+            sizes.add(tuple(len(batch["id"]) for batch in batches))
             part = _by_id(batches)
-            assert sum(len(batch["id"]) for batch in batches) == len(part)
+            assert sum(sizes.copy().pop()) == len(part)
+            padding = part.pop(-1, None)
+            assert (padding is None) == (world_size < 4 or rank < 2)
+            assert padding is None or padding[1] == -1
             if epoch:
                 assert part.items() <= seen.items()  # evaluation is the same in every epoch
             else:
                 assert not seen.keys() & part.keys()
                 seen |= part
-    assert sorted(seen) == list(range(30))
+    assert sorted(seen) == list(range(30)) and len(sizes) == 1
 
 
 def test_eval_is_resize_and_centre_crop(image_folder: Path) -> None:

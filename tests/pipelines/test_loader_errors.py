@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import logging
 import weakref
@@ -15,9 +14,6 @@ from PIL import Image, ImageOps
 
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import image_loader
-
-# Pillow mends these headers while it reads; DALI's parser refuses them.
-REFUSED_HEADERS = {"junk_jpeg_header.jpg", "photoshop-200dpi-broken.jpg", "truncated_app14.jpg"}
 
 
 def _picture(height: int, width: int) -> Image.Image:
@@ -62,22 +58,6 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     left, top = (upright.width - 60) // 2, (upright.height - 60) // 2
     expected = np.asarray(upright.crop((left, top, left + 60, top + 60)), np.float32)
     assert np.abs(batch["image"][0].numpy().transpose(1, 2, 0) - expected).max() <= 1
-
-
-def test_odd_real_files(data_root: Path) -> None:
-    """Files that Pillow decodes load, but for three; no other file gives an image without an error."""
-    folder = data_root / "odd-jpegs"
-    with open(folder / "expected.csv", newline="") as table:
-        rows = list(csv.DictReader(table))
-    assert len(rows) == 40
-    for row in rows:
-        file = folder / row["file"]
-        if row["decodes_with_pil"] == "yes" and row["file"] not in REFUSED_HEADERS:
-            assert all(images.shape == (1, 3, 48, 48) for images in _both_loaders([file], 1))
-        else:
-            with pytest.raises(RuntimeError, match=f"cannot load sample 0: .*{row['file']}: ") as caught:
-                list(image_loader([file], 1, train=False, size=48))
-            assert len(str(caught.value).splitlines()) == 1
 
 
 def _spoil(folder: Path) -> dict[str, Path]:
@@ -135,7 +115,14 @@ def test_resume_behind_a_broken_batch(tmp_path: Path) -> None:
     [
         ({"train": False, "policy": HideAndSeek()}, ValueError, "policy: evaluation hides nothing"),
         ({"policy": "imagenet"}, TypeError, "policy='imagenet': expected a HideAndSeek or None"),
-        ({"on_error": "skip"}, ValueError, "on_error='skip': only 'raise' is supported"),
+        ({"on_error": "ignore"}, ValueError, "on_error='ignore': expected one of 'raise', 'skip'"),
+        ({"error_budget": 1.5}, ValueError, r"error_budget=1\.5: expected a share of the data set, from 0 to 1"),
+        ({"error_budget": -0.1}, ValueError, r"error_budget=-0\.1"),
+        ({"error_budget": float("nan")}, ValueError, "error_budget=nan"),
+        ({"error_budget": "1%"}, TypeError, "error_budget='1%': expected a share"),
+        ({"multi_view": 2}, ValueError, "multi_view=2: views differ in what is hidden only; give a policy"),
+        ({"multi_view": 0, "policy": HideAndSeek()}, ValueError, "multi_view=0: expected an integer of at least 1"),
+        ({"multi_view": 1.5, "policy": HideAndSeek()}, TypeError, r"multi_view=1\.5"),
         ({"dtype": "int8"}, ValueError, "dtype='int8': expected one of 'float32', 'float16'"),
         ({"size": 0}, ValueError, "size=0: expected an integer from 1 to 65535"),
         ({"threads": 0}, ValueError, "threads=0"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from has_dali.kernels import reference
 from has_dali.pipelines import Sampler
-from has_dali.pipelines.sampler import SHUFFLE_BLOCK
+from has_dali.pipelines.sampler import PADDING, SHUFFLE_BLOCK, labels_of, shown_ids
 
 
 def test_order_sorts_philox_words_of_the_reference() -> None:
@@ -36,20 +38,56 @@ def test_order_is_uniform() -> None:
     assert np.abs(positions - (count - 1) / 2).max() < 5 * error
 
 
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("count", [24, 29, 31])
-def test_global_batches_are_the_same_for_every_world_size(train: bool, count: int) -> None:
-    epoch = 3
-    alone = Sampler(count, 12, train=train)
-    whole = [alone.ids(epoch, index).tolist() for index in range(len(alone))]
-    for world_size in (2, 3, 4):
-        ranks = [
-            Sampler(count, 12 // world_size, train=train, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
-        for index, expected in enumerate(whole):
-            got = [i for s in ranks if index < len(s) for i in s.ids(epoch, index).tolist()]
-            assert got == expected
+_WORLDS = st.integers(1, 8)
+
+
+def _ranks(count: int, batch_size: int, world_size: int, train: bool) -> list[Sampler]:
+    return [Sampler(count, batch_size, train=train, rank=rank, world_size=world_size) for rank in range(world_size)]
+
+
+@given(st.integers(1, 200), st.integers(1, 12), _WORLDS)
+def test_evaluation_loses_and_repeats_nothing(count: int, batch_size: int, world_size: int) -> None:
+    """All ranks have as many batches of the same sizes; a process alone never pads, others less than a sample each."""
+    ranks = _ranks(count, batch_size, world_size, train=False)
+    batches = [[sampler.ids(5, index) for index in range(len(sampler))] for sampler in ranks]
+    sizes = {tuple(len(ids) for ids in part) for part in batches}
+    assert len(sizes) == 1 and min(sizes.copy().pop()) >= 1 and max(sizes.pop()) <= batch_size
+    ids = np.concatenate([ids for part in batches for ids in part])
+    assert sorted(ids[ids != PADDING].tolist()) == list(range(count))
+    padded = int((ids == PADDING).sum())
+    assert padded < world_size and (world_size > 1 or not padded)
+    assert all((ids[:-1] != PADDING).all() for part in batches for ids in part)  # at most one, at the end
+
+
+@given(st.integers(1, 200), st.integers(1, 12), _WORLDS, st.integers(0, 3))
+def test_training_repeats_nothing_and_drops_less_than_a_global_batch(
+    count: int, batch_size: int, world_size: int, epoch: int
+) -> None:
+    assume(count >= batch_size * world_size)
+    ranks = _ranks(count, batch_size, world_size, train=True)
+    assert {len(sampler) for sampler in ranks} == {count // (batch_size * world_size)}
+    ids = np.concatenate([sampler.ids(epoch, index) for sampler in ranks for index in range(len(sampler))])
+    assert len(set(ids.tolist())) == len(ids) == ranks[0].samples_per_epoch
+    assert ids.min() >= 0 and ids.max() < count
+    assert count - len(ids) < batch_size * world_size
+
+
+@given(st.integers(1, 120), st.sampled_from([1, 2, 3, 4, 6]), st.integers(1, 4), st.booleans())
+def test_global_batches_are_the_same_for_every_world_size(count: int, worlds: int, share: int, train: bool) -> None:
+    """The same samples in the same order, whatever number of processes they are dealt out to."""
+    whole = 12 * share
+    assume(not train or count >= whole)
+    alone = Sampler(count, whole, train=train)
+    ranks = _ranks(count, whole // worlds, worlds, train)
+    assert {len(sampler) for sampler in ranks} == {len(alone)}
+    for index in range(len(alone)):
+        ids = np.concatenate([sampler.ids(3, index) for sampler in ranks])
+        assert ids[ids != PADDING].tolist() == alone.ids(3, index).tolist()
+
+
+def test_labels_of_padding() -> None:
+    ids = np.array([2, 0, -1])
+    assert shown_ids(ids).tolist() == [2, 0, 0] and labels_of(np.array([5, 6, 7]), ids).tolist() == [7, 5, -1]
 
 
 def test_train_drops_a_remainder_that_rotates() -> None:
@@ -61,19 +99,7 @@ def test_train_drops_a_remainder_that_rotates() -> None:
         assert len(set(taken)) == 8
         dropped.append(frozenset(range(10)) - frozenset(taken))
     assert len(set(dropped)) > 5
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("count", [1, 5, 8, 9, 11, 16])
-def test_eval_covers_each_sample_once(count: int, world_size: int) -> None:
-    seen: list[int] = []
-    for rank in range(world_size):
-        sampler = Sampler(count, 2, train=False, rank=rank, world_size=world_size)
-        for index in range(len(sampler)):
-            ids = sampler.ids(0, index)
-            assert 1 <= len(ids) <= 2
-            seen += ids.tolist()
-    assert sorted(seen) == list(range(count))
+    assert frozenset().union(*dropped) == frozenset(range(10))  # nobody is left out for long
 
 
 def test_ids_outside_the_epoch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +92,7 @@ def test_state_goes_through(source: ArraySource) -> None:
     loop = iter(timed)
     next(loop)
     state = timed.state_dict()
-    assert state == {"version": 1, "seed": 3, "epoch": 0, "samples": 4}
+    assert (state["epoch"], state["samples"]) == (0, 4) and state == timed.loader.state_dict()
     rest = [batch["id"].tolist() for batch in loop]
     again = TimedBatches(make(source, 8))
     again.load_state_dict(state)
@@ -119,7 +120,7 @@ def test_the_size_follows_the_epoch_and_the_order_does_not_care(loader: Progress
 @pytest.mark.parametrize("samples", [0, 8])
 def test_resuming_within_a_later_size(loader: ProgressiveLoader, source: ArraySource, samples: int) -> None:
     whole = [ids_and_images(loader) for _ in range(4)]
-    state = {"version": 1, "seed": 3, "epoch": 2, "samples": samples}
+    state = {**ProgressiveLoader(lambda size: make(source, size), SIZES).state_dict(), "epoch": 2, "samples": samples}
     again = ProgressiveLoader(lambda size: make(source, size), SIZES)
     again.load_state_dict(state)
     assert again.state_dict() == state
@@ -138,6 +139,21 @@ def test_state_in_the_middle_of_a_size(loader: ProgressiveLoader, source: ArrayS
     again = ProgressiveLoader(lambda size: make(source, size), SIZES)
     again.load_state_dict(state)
     assert equal(ids_and_images(again), rest) and len(rest) == 3
+
+
+def test_states_of_other_tables_are_refused(loader: ProgressiveLoader, source: ArraySource) -> None:
+    """Whatever the size under way: the table tells one run from another."""
+    for _ in loader:
+        pass
+    for _, _batch in zip(range(2), loader, strict=False):
+        pass
+    state = json.loads(json.dumps(loader.state_dict()))
+    assert state["settings"]["sizes"] == SIZES
+    for other in ([[0, 8], [1, 12]], [[0, 8], [2, 12], [3, 16]]):
+        with pytest.raises(ValueError, match=r"state: sizes is \[\[0, 8\], \[1, 12\], \[3, 16\]\], this loader's is"):
+            ProgressiveLoader(lambda size: make(source, size), other).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"state: sizes is .*, this loader's is missing"):
+        make(source, 8).load_state_dict(state)
 
 
 def test_a_trainer_sets_the_epoch(loader: ProgressiveLoader) -> None:
