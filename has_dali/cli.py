@@ -32,6 +32,8 @@ COMMANDS = {
     ),
     "show": Command("has_dali.pipelines.commands:show", "contact sheet of any images with any policy"),
     "mean": Command("has_dali.pipelines.commands:mean", "per-channel mean and std of a training set"),
+    "pack": Command("has_dali.pipelines.data_commands:pack", "images to resized shards, to be read much faster"),
+    "check": Command("has_dali.pipelines.data_commands:check", "broken, suspicious and duplicate files of a data set"),
     "bench": Command("has_dali.bench.commands:bench", "images/s and seconds per step against the alternatives"),
     "train": Command("has_dali.trainers.commands:train", "train a task of the paper with a recipe"),
     "eval": Command("has_dali.trainers.commands:evaluate", "metrics of a checkpoint"),
