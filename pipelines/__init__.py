@@ -11,31 +11,55 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from has_dali.pipelines.array_files import cifar_source, npy_source, npz_source
     from has_dali.pipelines.arrays import ArraySource
+    from has_dali.pipelines.collate import HideCollate
     from has_dali.pipelines.data import open_data
+    from has_dali.pipelines.datamodule import ImageDataModule
     from has_dali.pipelines.decode import decoded_source
-    from has_dali.pipelines.loader import ImageLoader, image_loader
+    from has_dali.pipelines.image_batches import ImageLoader
+    from has_dali.pipelines.loader import image_loader
+    from has_dali.pipelines.paired import PairedLoader, paired_loader
     from has_dali.pipelines.plan import EvalPlan, PadPlan, ShortSidePlan, TrainPlan, WarpPlan
+    from has_dali.pipelines.policy_schedule import PolicySchedule
     from has_dali.pipelines.sampler import BalancedSampler, Sampler
+    from has_dali.pipelines.scale_plan import ScalePlan
+    from has_dali.pipelines.sequence_batches import sample_indices
+    from has_dali.pipelines.sequences import SequenceLoader, sequence_loader
     from has_dali.pipelines.sources import FileSource, open_source
+    from has_dali.pipelines.spans import SpanSource
+    from has_dali.pipelines.timm_loader import create_loader
+    from has_dali.pipelines.transforms import RandomHideAndSeek
 
+# No module has the name of what it gives: the package's attribute would be the module once that is imported.
 _HOMES = {
     "ArraySource": "arrays",
     "BalancedSampler": "sampler",
     "EvalPlan": "plan",
     "FileSource": "sources",
-    "ImageLoader": "loader",
+    "HideCollate": "collate",
+    "ImageDataModule": "datamodule",
+    "ImageLoader": "image_batches",
     "PadPlan": "plan",
+    "PairedLoader": "paired",
+    "PolicySchedule": "policy_schedule",
+    "RandomHideAndSeek": "transforms",
     "Sampler": "sampler",
+    "ScalePlan": "scale_plan",
+    "SequenceLoader": "sequences",
     "ShortSidePlan": "plan",
+    "SpanSource": "spans",
     "TrainPlan": "plan",
     "WarpPlan": "plan",
     "cifar_source": "array_files",
+    "create_loader": "timm_loader",
     "decoded_source": "decode",
     "image_loader": "loader",
     "npy_source": "array_files",
     "npz_source": "array_files",
     "open_data": "data",
     "open_source": "sources",
+    "paired_loader": "paired",
+    "sample_indices": "sequence_batches",
+    "sequence_loader": "sequences",
 }
 
 __all__ = [
@@ -43,19 +67,31 @@ __all__ = [
     "BalancedSampler",
     "EvalPlan",
     "FileSource",
+    "HideCollate",
+    "ImageDataModule",
     "ImageLoader",
     "PadPlan",
+    "PairedLoader",
+    "PolicySchedule",
+    "RandomHideAndSeek",
     "Sampler",
+    "ScalePlan",
+    "SequenceLoader",
     "ShortSidePlan",
+    "SpanSource",
     "TrainPlan",
     "WarpPlan",
     "cifar_source",
+    "create_loader",
     "decoded_source",
     "image_loader",
     "npy_source",
     "npz_source",
     "open_data",
     "open_source",
+    "paired_loader",
+    "sample_indices",
+    "sequence_loader",
 ]
 
 
