@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from has_dali.console import Parser, Terminal, check_writable, output_folder, write_json
+from has_dali.console import Parser, Terminal, check_writable, output_folder
 
 
 def demo(argv: Sequence[str]) -> int:
@@ -32,56 +32,36 @@ def demo(argv: Sequence[str]) -> int:
     return 0
 
 
-_SCOPES = {"train": "what a training step costs beside its arithmetic", "arrays": "decoded images in memory to batches"}
-_USAGE = """usage: has-dali bench train TASK --recipe NAME --data DIR [--rounds N] [--steps N] [--GROUP.OPTION VALUE]
-       has-dali bench arrays DATA [--rounds N]
+_USAGE = """usage: has-dali bench SCOPE [OPTION ...]       one scope, against what a user would pick instead
+       has-dali bench all [OPTION ...]         the scopes that need no GPU, one JSON file each
+       has-dali bench compare A.json B.json    exit code 1 where B is slower beyond noise
+       has-dali bench --suggest DATA           threads, batch and device for this machine, with the reasons
 
-  train   has-dali train against a bare PyTorch loop, the loop without hiding, and one batch held in memory
-  arrays  image_loader on decoded images against torchvision's DataLoader
+{scopes}
 
-Both take --json FILE and --quiet.
+Every scope takes --json FILE, --markdown FILE, --plot FILE (.png, .svg), --rounds N, --quick and --quiet;
+has-dali bench SCOPE --help explains one.
 """
 
 
 def bench(argv: Sequence[str]) -> int:
     """``has-dali bench SCOPE``: ratios measured in turns; scopes are never mixed in one table."""
+    from has_dali.bench.running import SCOPES, run_scope
+
     if not argv or argv[0] in ("-h", "--help"):
-        Terminal().say(_USAGE)
+        Terminal().say(_USAGE.format(scopes="\n".join(f"  {name:<8} {scope.help}" for name, scope in SCOPES.items())))
         return 0 if argv else 2
-    scope, *rest = argv
-    if scope not in _SCOPES:
-        raise ValueError(f"bench {scope}: expected one of {', '.join(_SCOPES)}")
-    if scope == "arrays":
-        from has_dali.bench.array_loader import main
+    name, *rest = argv
+    if name == "compare":
+        from has_dali.bench.comparing import main as compare
 
-        return main(rest)
-    return _bench_train(rest)
+        return compare(rest)
+    if name == "all":
+        from has_dali.bench.suite import main as run_all
 
+        return run_all(rest)
+    if name == "--suggest" or name.startswith("--suggest="):
+        from has_dali.bench.suggesting import main as suggest
 
-def _bench_train(argv: Sequence[str]) -> int:
-    from has_dali.bench import train_step
-    from has_dali.doctor import environment
-    from has_dali.trainers.arguments import parse_run
-    from has_dali.trainers.result_commands import asks_for_help, count, taken
-    from has_dali.trainers.tasks import task_kind
-
-    if not argv or asks_for_help(argv):
-        Terminal().say(_USAGE)
-        return 0 if argv else 2
-    own, words = taken(argv, ("--rounds", "--steps"))
-    rounds, steps = count("--rounds", own.get("--rounds", "7")), count("--steps", own.get("--steps", "30"))
-    options = parse_run("has-dali bench train", words, words[0], task_kind(words[0]).settings)
-    if options.json is not None:
-        check_writable(options.json)
-    if options.data is None:
-        raise ValueError("--data DIR is missing: a step is timed on real images")
-    terminal = Terminal(options.quiet)
-    with terminal.progress("timing steps", rounds * len(train_step.LABELS)) as advance:
-        report = train_step.measure(options, options.data, rounds, steps, advance)
-    train_step.show(
-        terminal, report, f"{options.task}, {options.recipe.name}: mean of {steps} steps, median of {rounds} turns"
-    )
-    if options.json is not None:
-        result = {"environment": environment(), "argv": ["has-dali", "bench", "train", *argv], **report.to_dict()}
-        write_json(options.json, result)
-    return 0
+        return suggest([*([name.partition("=")[2]] if "=" in name else []), *rest])
+    return run_scope(name, rest)

@@ -7,7 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from has_dali.bench import charts, loaders
+from has_dali.bench import charts, rendering
+from has_dali.bench.peers.loader_all import CEILING, DALI, LOADERS, OURS, PLAIN, TORCHVISION
+from has_dali.bench.peers.loader_data import embedded_source
+from has_dali.bench.peers.loader_job import job_for, some_of
+from has_dali.bench.results import Result
+from has_dali.bench.scopes import loader
 from has_dali.bench.training import TrainingReport, train_resnet18
 from has_dali.console import Terminal, write_json
 from has_dali.doctor import environment
@@ -15,11 +20,12 @@ from has_dali.kernels.policy import HideAndSeek
 from has_dali.kernels.threads import available_cores
 from has_dali.pipelines import contact_sheet, corpus
 from has_dali.pipelines.commands import column_records, evenly_spaced, show_hidden, source_files, write_sheet
-from has_dali.pipelines.sources import FileSource, folder_source
+from has_dali.pipelines.sources import FileSource
 from has_dali.pipelines.statistics import PixelStatistics, describe_files, files_in_words, pixel_statistics
 
 # Every image is hidden, half of it on average: the load that the paper's localisation training has.
 POLICY = HideAndSeek()
+LOADERS_SHOWN = (OURS, PLAIN, DALI, TORCHVISION, CEILING)
 _SHEET_EPOCHS, _SHEET_ROWS = 3, 4
 
 
@@ -39,7 +45,7 @@ def run_demo(
     embedded = source is None
     report: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "argv": sys.argv}
     report["environment"] = environment()
-    source = _embedded_source(terminal) if source is None else loaders.some_of(source)
+    source = _embedded_source(terminal) if source is None else some_of(source)
     files = source_files(source)
     pixels = _describe(terminal, report, source, files, embedded)
     rows = _sheet_rows(source, files) if embedded else evenly_spaced(source, _SHEET_ROWS)
@@ -56,10 +62,9 @@ def run_demo(
 
 
 def _embedded_source(terminal: Terminal) -> FileSource:
-    with terminal.progress("making the embedded corpus", corpus.corpus_size()) as advance:
-        folder = corpus.ensure_corpus(advance=advance)
-    terminal.say(f"embedded corpus: {folder}")
-    return folder_source(folder)
+    source = embedded_source(terminal)
+    terminal.say(f"embedded corpus: {Path(source.path(0)).parents[1]}")
+    return source
 
 
 def _describe(
@@ -83,18 +88,23 @@ def _sheet_rows(source: FileSource, files: list[str]) -> list[tuple[int, str]]:
 def _measure_loaders(
     terminal: Terminal, source: FileSource, out: Path, rounds: int, data: dict[str, Any]
 ) -> dict[str, Any]:
-    job = loaders.job_for(source, POLICY, available_cores())
-    with terminal.progress("measuring loaders", loaders.steps(rounds)) as advance:
-        measured = loaders.measure(job, len(source), rounds, advance=advance)
-    loaders.show_report(terminal, measured)
+    cores = available_cores()
+    job = job_for(source, POLICY, cores)
+    peers = [LOADERS[key] for key in LOADERS_SHOWN]
+    with terminal.progress("measuring loaders", loader.progress_steps(len(peers), rounds)) as advance:
+        table = loader.measure(job, peers, [cores], rounds, loader.WINDOW, advance)
+    settings = {"rounds": rounds, "threads": cores, **table.parameters}
+    bars = loader.bars(table)
+    result = Result(loader.NAME, "Loaders", loader.CONDITIONS, settings, None, [table], bars)
+    rendering.show(terminal, result)
     subtitle = (
         f"{data['images']} JPEGs, median {data['median_width']}x{data['median_height']}, mean"
         f" {data['mean_kilobytes']:.0f} KB; batch {job.batch_size}, {job.threads} CPU threads, page cache warm;"
         f" median of {rounds} turns, line: IQR"
     )
-    charts.loader_chart(measured, out / "loader_speed.png", "Training images per second, CPU only", subtitle)
+    charts.bar_chart(table, out / "loader_speed.png", "Training images per second, CPU only", subtitle)
     terminal.say(f"chart: {out / 'loader_speed.png'}")
-    return measured.to_dict()
+    return result.to_dict()
 
 
 def _train(terminal: Terminal, source: FileSource, pixels: PixelStatistics, steps: int) -> TrainingReport:

@@ -196,8 +196,8 @@ class Bar:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Bar:
         """The bar that ``to_dict`` gave."""
-        limits = (record[name] for name in ("at_least", "at_most", "aim"))
-        return cls(record["what"], _summary(record["value"]), *limits, record["note"])
+        limits = {name: record[name] for name in ("at_least", "at_most", "aim")}
+        return cls(record["what"], _summary(record["value"]), note=record["note"], **limits)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from has_dali.bench.harness import Verdict
 from has_dali.kernels.policy import HideAndSeek
 
 _SIGMAS = 5.0
@@ -70,6 +71,36 @@ def disagreement(check: Check, ours: Check) -> str | None:
     if not 1 / _STD_RATIO < check.visible_std / ours.visible_std < _STD_RATIO:
         return f"visible pixels have std {check.visible_std:.2f}, ours {ours.visible_std:.2f}"
     return None
+
+
+class Judge:
+    """Judges the loaders of one table: against the job, then against the first one, which is ours.
+
+    Args:
+        policy: what a loader that hides must hide.
+        batch_size: images per batch.
+        size: height and width of an image.
+    """
+
+    def __init__(self, policy: HideAndSeek, batch_size: int, size: int) -> None:
+        self.policy, self.batch_size, self.size = policy, batch_size, size
+        self.first: Check | None = None
+
+    def verdict(self, batches: Sequence[dict[str, torch.Tensor]], *, hides: bool) -> Verdict:
+        """Whether some batches of a loader are the job's.
+
+        Args:
+            batches: at least one, each {"image", "label"}.
+            hides: the loader says that it applies the policy.
+        """
+        check = inspect(batches)
+        policy = self.policy if hides else None
+        reason = difference(check, policy, len(batches) * self.batch_size, self.batch_size, self.size)
+        if reason is None and self.first is not None:
+            reason = disagreement(check, self.first)
+        if reason is None and self.first is None:
+            self.first = check
+        return Verdict(reason, check.to_dict())
 
 
 def hidden_moments(policy: HideAndSeek, size: int) -> tuple[float, float]:

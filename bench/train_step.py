@@ -20,7 +20,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from has_dali.bench import timing
-from has_dali.console import Terminal
 from has_dali.trainers.arguments import RunOptions
 from has_dali.trainers.callbacks import Speed
 from has_dali.trainers.data import ImageData
@@ -37,7 +36,9 @@ LABELS = {
     PLAIN: "bare loop, without hiding",
     SYNTHETIC: "bare loop, one batch held in memory",
 }
-_DISCARDED = 4
+_DISCARDED = 4  # steps until a prefetch queue is in its steady state
+_DISCARDED_SLOW = 2  # where a turn has few steps because each takes long: the queue is full after one
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class StepReport:
     """Seconds of a step, by way and round, and what the loop waited for the loader."""
 
     steps: dict[str, timing.Summary]
+    durations: dict[str, list[float]]
+    """Seconds of single steps over all rounds, where a step ends when the host says so: bare loops on a CPU."""
     input_stall: timing.Summary
     """Share of the trainer's time, 0 to 1, that was spent waiting for batches."""
     batch_size: int
@@ -53,20 +56,13 @@ class StepReport:
         """Round-by-round ratio of two ways' steps."""
         return timing.ratio(self.steps[numerator], self.steps[denominator])
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form: seconds per step, and the derived shares."""
-        return {
-            "batch_size": self.batch_size,
-            "seconds_per_step": {name: summary.to_dict() for name, summary in self.steps.items()},
-            "trainer_over_bare": self.ratio(TRAINER, BARE).to_dict(),
-            "real_over_synthetic": self.ratio(BARE, SYNTHETIC).to_dict(),
-            "hiding_over_plain": self.ratio(BARE, PLAIN).to_dict(),
-            "input_stall": self.input_stall.to_dict(),
-        }
-
 
 def measure(
-    options: RunOptions, data: Path, rounds: int, steps: int, advance: Callable[..., None] = lambda steps=1: None
+    options: RunOptions,
+    data: Path,
+    rounds: int,
+    steps: int,
+    advance: Callable[..., None] = lambda steps=1, note="": None,
 ) -> StepReport:
     """Time the ways in turns.
 
@@ -75,7 +71,7 @@ def measure(
         data: its data set.
         rounds: turns of each way.
         steps: steps of a turn that count.
-        advance: called after every turn.
+        advance: called after every turn, with ``note=`` which way it was.
     """
     quieten()
     kind = task_kind(options.task)
@@ -98,33 +94,18 @@ def measure(
                 else:
                     seconds = loops[name].turn(steps)
                 found[name].append(seconds)
-                advance()
+                advance(note=LABELS[name])
     return StepReport(
         {name: timing.Summary(tuple(values)) for name, values in found.items()},
+        {name: loop.durations for name, loop in loops.items()},
         timing.Summary(tuple(stalls)),
         options.settings.loader.batch_size,
     )
 
 
-def show(terminal: Terminal, report: StepReport, title: str) -> None:
-    """The table and the three ratios in words."""
-    rows = []
-    for name, label in LABELS.items():
-        summary = report.steps[name]
-        ratio = report.ratio(name, BARE)
-        rate = report.batch_size / summary.median
-        rows.append([label, f"{1000 * summary.median:.2f}", f"{1000 * summary.iqr:.2f}", f"{rate:,.0f}", _times(ratio)])
-    terminal.table(title, ["way", "ms/step", "IQR", "images/s", "over the bare loop"], rows)
-    terminal.say(
-        f"trainer over bare loop: {_times(report.ratio(TRAINER, BARE))} (bar: at most 1.03); real data over one batch"
-        f" in memory: {_times(report.ratio(BARE, SYNTHETIC))}; with hiding over without:"
-        f" {_times(report.ratio(BARE, PLAIN))}; input stall {report.input_stall.median:.2%} (bar: at most 1 % on a CPU)"
-    )
-
-
-def _times(ratio: timing.Summary) -> str:
-    first, third = ratio.quartiles
-    return f"{ratio.median:.3f} ({first:.3f}-{third:.3f})"
+def discarded(steps: int) -> int:
+    """Steps at the start of a turn of ``steps`` that do not count."""
+    return _DISCARDED_SLOW if steps < _FEW else _DISCARDED
 
 
 class _Loop:
@@ -149,17 +130,22 @@ class _Loop:
         mixed = options.trainer["precision"] == "bf16-mixed"
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
         loader = ImageData(images, settings, options.seed).train_loader(settings.loader.size, device=self.device)
+        self.durations: list[float] = []
         self.batches: Iterator[Any] = timing.endless(loader)
         if way == SYNTHETIC:
             self.batches = _repeated(next(self.batches))
 
     def turn(self, steps: int) -> float:
         """Mean seconds of ``steps`` steps."""
-        for _ in range(_DISCARDED):
+        for _ in range(discarded(steps)):
             self._step()
-        start = _now()
+        start = before = _now()
         for _ in range(steps):
             self._step()
+            if self.device.type == "cpu":
+                now = time.perf_counter()
+                self.durations.append(now - before)
+                before = now
         return (_now() - start) / steps
 
     def _step(self) -> None:
@@ -205,11 +191,12 @@ class _TrainerTurns:
 
     def turn(self) -> tuple[float, float]:
         """Mean seconds of a step, and the share of the time that the loop waited."""
-        segment = _Segment(_DISCARDED, _DISCARDED + self.steps)
+        first = discarded(self.steps)
+        segment = _Segment(first, first + self.steps)
         callbacks = run_callbacks(self.folder / CHECKPOINTS, 0, 0.0, self.kind.monitored)
         kept = [one for one in callbacks if getattr(one, "monitor", None) is None]  # nothing is validated here
         trainer = pl.Trainer(
-            max_steps=_DISCARDED + self.steps,
+            max_steps=first + self.steps,
             limit_val_batches=0,
             precision=self.options.trainer["precision"],
             callbacks=[*kept, segment],

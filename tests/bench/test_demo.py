@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from has_dali.bench import loaders, timing, training
+from has_dali.bench import timing, training
+from has_dali.bench.peers import loader_job
+from has_dali.bench.results import Result
+from has_dali.bench.scopes import loader
 from has_dali.cli import main
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines.sources import folder_source
@@ -16,8 +19,8 @@ from has_dali.pipelines.sources import folder_source
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "Window", lambda **_: SHORT)
-    monkeypatch.setattr(loaders, "_EPOCH_IMAGES", 128)
+    monkeypatch.setattr(loader, "WINDOW", SHORT)
+    monkeypatch.setattr(loader_job, "EPOCH_IMAGES", 128)
     monkeypatch.setattr(training, "_BATCH_SIZE", 4)
     monkeypatch.setattr(training, "_SIZE", 64)
 
@@ -37,14 +40,11 @@ def test_demo_leaves_pictures_and_a_report(
         Image.open(out / name).verify()
     report = json.loads((out / "report.json").read_text())
     assert report == json.loads((tmp_path / "copy.json").read_text())
-    assert report["loaders"]["void"] == {}
-    assert set(report["loaders"]["images_per_second"]) == {
-        "ceiling",
-        "has_dali",
-        "has_dali_plain",
-        "dali",
-        "torchvision",
-    }
+    measured = Result.from_dict(report["loaders"])
+    keys = ["has_dali", "has_dali_plain", "dali", "torchvision_pil", "decode_ceiling"]
+    assert [row.key for row in measured.tables[0].rows] == keys
+    assert all(row.status == "measured" for row in measured.tables[0].rows)
+    assert len(measured.bars) == 4 and all(bar.met is not None for bar in measured.bars)
     assert report["training"]["steps"] == 3 and 0 <= report["training"]["input_stall"] <= 1
     assert report["data"]["images"] == 36 and report["data"]["embedded_corpus"] is False
     captured = capsys.readouterr()

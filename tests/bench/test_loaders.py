@@ -1,19 +1,25 @@
-"""Peers do the job on real files; one that does not gets no speed; the report adds up."""
+"""The loaders that are compared do the job on real files; each gets the number of threads that suits it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from has_dali.bench import loader_ratios, loaders, same_job, timing
-from has_dali.bench.loader_peers import CEILING, OURS, OURS_PLAIN, PEERS, Job, Peer, hide_patches
-from has_dali.console import Terminal, json_text
+from has_dali.bench import same_job, timing
+from has_dali.bench.harness import Unavailable
+from has_dali.bench.peers import loader_dali, loader_job, loader_spdl, loader_turns
+from has_dali.bench.peers.loader_all import CEILING, DALI_ERASE, FFCV, LOADERS, OURS, PLAIN, READ, SPDL
+from has_dali.bench.peers.loader_job import Job, LoaderPeer, job_for, some_of
+from has_dali.bench.peers.loader_torch import hidden_batch, hide_patches
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines.sources import folder_source
 
@@ -23,9 +29,8 @@ SHORT = timing.Window(seconds=0.0, batches=1, discarded=0, stride=1)
 
 @pytest.fixture
 def job(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(loaders, "_EPOCH_IMAGES", 72)
-    full = loaders.job_for(folder_source(jpeg_folder), HideAndSeek((8, 16, 24)), threads=2, batch_size=BATCH)
-    return Job(full.files, full.labels, full.policy, BATCH, 2, SIZE)
+    monkeypatch.setattr(loader_job, "EPOCH_IMAGES", 72)
+    return job_for(folder_source(jpeg_folder), HideAndSeek((8, 16, 24)), threads=1, batch_size=BATCH, size=SIZE)
 
 
 def test_small_sets_are_listed_again(job: Job) -> None:
@@ -35,83 +40,120 @@ def test_small_sets_are_listed_again(job: Job) -> None:
 
 def test_large_sets_are_thinned_out_evenly(jpeg_folder: Path) -> None:
     source = folder_source(jpeg_folder)
-    assert loaders.some_of(source) is source
-    some = loaders.some_of(source, 9)
+    assert some_of(source) is source
+    some = some_of(source, 9)
     assert [some.path(i) for i in range(9)] == [source.path(4 * i) for i in range(9)]
     assert some.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and some.classes == source.classes
 
 
-@pytest.mark.parametrize("key", [key for key, peer in PEERS.items() if peer.delivers])
-def test_every_peer_does_the_job(key: str, job: Job) -> None:
-    peer = PEERS[key]
-    with peer.open(job) as batches:
-        seen = [next(batches) for _ in range(6)]  # more than an epoch: the iterator is endless
+@pytest.mark.parametrize("key", [key for key, peer in LOADERS.items() if peer.delivers])
+def test_every_loader_does_the_job(key: str, job: Job) -> None:
+    peer = LOADERS[key]
+    for module in peer.requires:
+        pytest.importorskip(module)
+    try:
+        with peer.open(job) as batches:
+            seen = [next(batches) for _ in range(6)]  # more than an epoch: the iterator is endless
+    except Unavailable as reason:
+        pytest.skip(str(reason))
     policy = job.policy if peer.hides else None
     check = same_job.inspect(seen)
     assert same_job.difference(check, policy, 6 * BATCH, BATCH, SIZE) is None
+    assert abs(check.visible_mean) < 1 and 0.3 < check.visible_std < 2  # normalised noise around mid-grey
     labels = torch.cat([batch["label"] for batch in seen])
     assert set(labels.tolist()) == {0, 1, 2}
 
 
-def test_ceiling_decodes_a_crop_of_each_image(job: Job) -> None:
-    with PEERS[CEILING].open(job) as batches:
+def test_an_epoch_of_spdl_has_every_file_once(job: Job) -> None:
+    pytest.importorskip("spdl")
+    one = replace(job, files=job.files[:36], labels=tuple(range(36)), batch_size=36)
+    try:
+        with LOADERS[SPDL].open(one) as batches:
+            labels = next(batches)["label"]
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    assert sorted(labels.tolist()) == list(range(36))
+
+
+@pytest.mark.parametrize(
+    "policy", [HideAndSeek((0, 8), p_hide=0.3, p_apply=0.7), HideAndSeek((0,)), HideAndSeek((24,))]
+)
+def test_erase_hides_what_the_policy_asks_for(policy: HideAndSeek, job: Job) -> None:
+    with LOADERS[DALI_ERASE].open(replace(job, policy=policy)) as batches:
+        check = same_job.inspect([next(batches) for _ in range(12)])
+    assert same_job.difference(check, policy, 12 * BATCH, BATCH, SIZE) is None
+    assert loader_dali.erased("images", HideAndSeek((0,)), SIZE, 1) == "images"
+
+
+def test_ceilings_stop_early(job: Job) -> None:
+    with LOADERS[CEILING].open(job) as batches:
         images, labels = next(batches)
     shapes = [tuple(shape) for shape in images.shape()]
     assert len(shapes) == len(labels) == BATCH
     assert len(set(shapes)) > 1 and all(h <= 120 and w <= 160 and c == 3 for h, w, c in shapes)
+    with LOADERS[READ].open(job) as batches:
+        encoded, labels = next(batches)
+    assert len(encoded) == BATCH
+    contents = {Path(file).read_bytes() for file in job.files}
+    assert all(encoded.at(i).tobytes() in contents for i in range(BATCH))
 
 
-def fake(policy: HideAndSeek | None) -> Any:
-    @contextlib.contextmanager
-    def opened(job: Job) -> Iterator[Iterator[Any]]:
-        def batches() -> Iterator[dict[str, torch.Tensor]]:
-            start = 0
-            while True:
-                image = torch.randn(job.batch_size, 3, job.size, job.size)
-                if policy is not None:
-                    ids = torch.arange(start, start + job.batch_size).numpy()
-                    image.masked_fill_(torch.from_numpy(policy.mask(ids, 0, job.size, job.size))[:, None], 0.0)
-                start += job.batch_size
-                yield {"image": image, "label": torch.zeros(job.batch_size, dtype=torch.int64)}
-
-        yield batches()
-
-    return opened
+def test_crops_lie_within_the_image_and_cover_the_range_of_areas() -> None:
+    shares = []
+    for width, height in itertools.product((1, 7, 160, 4000), (1, 90, 120)):
+        for _ in range(40):
+            left, top, w, h = loader_spdl.random_crop(width, height)
+            assert min(left, top) >= 0 and min(w, h) >= 1 and left + w <= width and top + h <= height
+            shares.append(w * h / (width * height))
+    assert min(shares) < 0.2 and max(shares) > 0.8
 
 
-def test_a_peer_that_skips_work_is_void(job: Job) -> None:
-    peers = {
-        OURS: Peer("ours", fake(job.policy), hides=True),
-        OURS_PLAIN: Peer("plain", fake(None), stays_open=False),
-        "lazy": Peer("lazy", fake(None), hides=True),
-    }
-    report = loaders.measure(job, 36, rounds=3, window=SHORT, peers=peers)
-    assert list(report.void) == ["lazy"] and "hides 0.0%" in report.void["lazy"]
-    assert set(report.rates) == {OURS, OURS_PLAIN} and len(report.rates[OURS].values) == 3
-    assert report.ratio("lazy") is None and report.ratio(OURS_PLAIN) is not None
-    text = json.loads(json_text(report.to_dict()))
-    assert {record["peer"]: "ratio" in record for record in text["ratios"]} == {
-        CEILING: False,
-        OURS_PLAIN: True,
-        "dali": False,
-        "torchvision": False,
-    }
+def test_a_missing_library_says_what_helps(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ffcv", "ffcv.fields", "ffcv.fields.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(Unavailable, match=r"ffcv does not import .*libopencv-dev"), LOADERS[FFCV].open(job):
+        pass
+    monkeypatch.setitem(sys.modules, "spdl", None)
+    with pytest.raises(Unavailable, match=r"spdl\.io does not load .*libavfilter"), LOADERS[SPDL].open(job):
+        pass
 
 
-def test_ratios_and_bars(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    report = loaders.LoaderReport(job, 36)
-    rates = {CEILING: 1000.0, OURS: 900.0, OURS_PLAIN: 1000.0, "dali": 500.0, "torchvision": 200.0}
-    report.rates = {key: timing.Summary((value,) * 3) for key, value in rates.items()}
-    loaders.show_report(Terminal(), report)
-    out = capsys.readouterr().out
-    verdicts = {bar.peer: loaders._bar_row(report, bar)[-1] for bar in loaders.BARS}
-    assert verdicts == {CEILING: "yes", OURS_PLAIN: "NO", "dali": "aim", "torchvision": "yes"}
-    assert "the decode ceiling itself is 5.0x torchvision here" in out
-    assert report.to_dict()["ceiling_over_torchvision"]["median"] == 5.0
-    assert "4.50" in out and "1.80x" in out and "page cache warm" in out and "unstable" not in out
-    report.rates[OURS] = timing.Summary((900.0, 500.0, 1300.0))
-    loaders.show_report(Terminal(), report)
-    assert report.unstable and "repeat while the machine is idle" in capsys.readouterr().out
+@contextlib.contextmanager
+def slow_alone(job: Job) -> Iterator[Iterator[Any]]:
+    def batches() -> Iterator[int]:
+        for number in itertools.count():
+            time.sleep(0.004 if job.threads == 1 else 0.001)
+            yield number
+
+    yield batches()
+
+
+@contextlib.contextmanager
+def broken(job: Job) -> Iterator[Iterator[Any]]:
+    raise OSError("no such thing")
+    yield iter(())
+
+
+def test_the_best_number_of_threads_is_found(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_turns, "_TRIAL", timing.Window(seconds=0.02, batches=2, discarded=0))
+    peers = [
+        LoaderPeer(OURS, "ours", slow_alone),
+        LoaderPeer(PLAIN, "follows", slow_alone, threads_of=OURS),
+        LoaderPeer("broken", "broken", broken),
+    ]
+    notes: list[str] = []
+    judge = same_job.Judge(job.policy, BATCH, SIZE)
+    made = loader_turns.contenders(peers, job, [1, 3], judge, lambda steps=1, note="": notes.append(note))
+    assert [one.extra["threads"] for one in made] == [3, 3, 1] and notes == ["ours", "follows", "broken"]
+    assert set(made[0].extra["swept"]) == {1, 3} and made[2].extra["swept"] == {}
+    assert made[0].extra["swept"][3] > 2 * made[0].extra["swept"][1]
+    assert [one.extra["threads"] for one in loader_turns.contenders(peers, job, [3], judge)] == [1, 1, 1]
+
+
+def test_a_hair_more_speed_does_not_change_the_usual_number() -> None:
+    assert loader_turns._choice({1: 50.0, 2: 100.0, 4: 102.0}, 2) == 2
+    assert loader_turns._choice({1: 50.0, 2: 100.0, 4: 110.0}, 2) == 4
+    assert loader_turns._choice({1: 50.0, 4: 40.0}, 2) == 1 and loader_turns._choice({}, 2) == 2
 
 
 def test_authors_form_hides_whole_cells_of_the_right_share() -> None:
@@ -123,14 +165,6 @@ def test_authors_form_hides_whole_cells_of_the_right_share() -> None:
         for y in range(0, 50, 16):
             for x in range(0, 70, 16):
                 assert mask[y : y + 16, x : x + 16].unique().numel() == 1
-    assert (hide_patches(torch.ones(3, 8, 8), HideAndSeek((4,), p_hide=1.0)) == 0).all()
+    batch = torch.ones(2, 3, 8, 8)
+    assert hidden_batch(batch, HideAndSeek((4,), p_hide=1.0)) is batch and (batch == 0).all()
     assert (hide_patches(torch.ones(3, 8, 8), HideAndSeek((0,), p_hide=1.0)) == 1).all()
-
-
-def test_bad_input_of_the_script(tmp_path: Path, jpeg_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        loader_ratios.main([str(tmp_path / "none")])
-    with pytest.raises(ValueError, match="--rounds 0"):
-        loader_ratios.main([str(jpeg_folder), "--rounds", "0"])
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        loader_ratios.main([str(jpeg_folder), "--json", str(tmp_path / "a" / "b.json")])

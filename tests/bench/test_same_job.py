@@ -66,3 +66,14 @@ def test_hidden_moments_match_the_reference(policy: HideAndSeek) -> None:
     mean, variance = same_job.hidden_moments(policy, 64)
     assert abs(fractions.mean() - mean) < 5 * np.sqrt(variance / len(fractions))
     assert fractions.var() == pytest.approx(variance, rel=0.15)
+
+
+def test_the_judge_compares_with_the_first_one_that_does_the_job() -> None:
+    judge = same_job.Judge(POLICY, N, SIZE)
+    assert "hides" in str(judge.verdict(batches(None), hides=True).reason) and judge.first is None
+    first = judge.verdict(batches(), hides=True)
+    assert first.reason is None and first.facts["dtype"] == "float32" and judge.first is not None
+    assert judge.verdict(batches(None), hides=False).reason is None
+    assert "hides" in str(judge.verdict(batches(), hides=False).reason)
+    assert "mean" in str(judge.verdict(batches(mean=2.0), hides=True).reason)
+    assert judge.first == same_job.inspect(batches())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 import torch
 
 from has_dali.bench import train_step
-from has_dali.bench.train_step import BARE, LABELS, PLAIN, SYNTHETIC, TRAINER
-from has_dali.cli import main
+from has_dali.bench.train_step import BARE, PLAIN, SYNTHETIC, TRAINER
 from has_dali.trainers.arguments import RunOptions, parse_run
 from has_dali.trainers.tasks import task_kind
 
@@ -52,23 +50,15 @@ def loop(squares: Path, way: str, *words: str) -> train_step._Loop:
     return train_step._Loop(wanted, task_kind("localisation").open_data(squares, wanted.settings), way)
 
 
-def test_the_report(squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = tmp_path / "found.json"
-    argv = ["bench", "train", "localisation", "--recipe", "small", "--data", str(squares), *SMALL, "--json", str(found)]
-    assert main([*argv, "--rounds", "2", "--steps", "3"]) == 0
-    shown = capsys.readouterr().out
-    assert all(label in shown for label in LABELS.values()) and "trainer over bare loop" in shown
-    report = json.loads(found.read_text())
-    assert report["batch_size"] == 8 and report["argv"][:3] == ["has-dali", "bench", "train"]
-    steps = report["seconds_per_step"]
-    assert list(steps) == [TRAINER, BARE, PLAIN, SYNTHETIC]
-    for summary in steps.values():
-        assert len(summary["values"]) == 2 and min(summary["values"]) > 0
-    pairs = {"trainer_over_bare": (TRAINER, BARE), "real_over_synthetic": (BARE, SYNTHETIC)}
-    for name, (above, below) in {**pairs, "hiding_over_plain": (BARE, PLAIN)}.items():
-        ratios = np.divide(steps[above]["values"], steps[below]["values"])
-        assert report[name]["values"] == pytest.approx(ratios) and report[name]["median"] > 0
-    assert all(0 <= share < 1 for share in report["input_stall"]["values"]) and "torch" in str(report["environment"])
+def test_the_report(squares: Path) -> None:
+    report = train_step.measure(options(), squares, rounds=2, steps=3)
+    assert report.batch_size == 8 and list(report.steps) == [TRAINER, BARE, PLAIN, SYNTHETIC]
+    for summary in report.steps.values():
+        assert len(summary.values) == 2 and min(summary.values) > 0
+    assert {name: len(seconds) for name, seconds in report.durations.items()} == {BARE: 6, PLAIN: 6, SYNTHETIC: 6}
+    for name, seconds in report.durations.items():  # turns of three steps, round by round
+        assert [sum(seconds[:3]) / 3, sum(seconds[3:]) / 3] == pytest.approx(report.steps[name].values, rel=0.05)
+    assert all(0 <= share < 1 for share in report.input_stall.values)
 
 
 def test_the_ways_differ_in_what_they_are_for(squares: Path) -> None:
@@ -108,26 +98,3 @@ def test_conv1_hides_by_sample_as_in_training(squares: Path, monkeypatch: pytest
     one.turn(1)
     assert all(len(ids) == 8 for ids in given) and loop(squares, PLAIN, "--hide.method", "conv1", "--hide.patch_sizes",
                                                         "[2]").model.hide_conv1 is None  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["localisation", "--recipe", "small", "--rounds", "0"], "--rounds 0: expected a whole number from 1"),
-        (["localisation", "--recipe", "small", "--steps"], "--steps: expected a whole number from 1"),
-        (["localisation", "--recipe", "small"], "--data DIR is missing"),
-        (["--recipe", "small"], "TASK is missing"),
-        (["localisation", "--recipe", "small", "--data", "nowhere"], "no such folder"),
-        (["lokalisation", "--recipe", "small"], "task 'lokalisation' is unknown"),
-    ],
-)
-def test_bad_words(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "train", *words]) == 2
-    error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) <= 2
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv, code in ((["bench", "train"], 2), (["bench", "train", "--help"], 0), (["bench", "train", "x", "-h"], 0)):
-        assert main(argv) == code
-        assert capsys.readouterr().out.startswith("usage: has-dali bench train TASK")

@@ -1,0 +1,1 @@
+"""Long trials of the loaders: flat memory, random kills, broken files. ``python -m has_dali.bench.soak --help``."""
