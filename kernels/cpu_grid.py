@@ -7,6 +7,9 @@ import numpy as np
 
 from has_dali.kernels.compiling import kernel
 from has_dali.kernels.philox import philox4x32
+from has_dali.kernels.simd import address_of
+from has_dali.kernels.simd_memory import flag_at, put_int, splat_bytes, store_bytes
+from has_dali.kernels.simd_types import BYTES
 
 _32 = np.uint64(32)
 
@@ -51,26 +54,41 @@ def row_runs(runs, hidden, row, size, offset_x, width, flags, blocks):  # type: 
     """Write the maximal runs of hidden (or visible) pixels of one row of cells; return how many.
 
     Args:
-        runs: (2 * cells + 2,) int64, filled with begin, end, begin, end, ... in pixels.
+        runs: address of 2 * cells + 2 int64, filled with begin, end, begin, end, ... in pixels.
         hidden: True for runs of hidden pixels, False for visible ones.
         row: index of the row of cells; size: patch size >= 1; offset_x: grid offset in pixels.
-        flags, blocks: from ``draw_cells``.
+        flags, blocks: from ``draw_cells``, the flags by their address.
     """
     columns = grid_cells(size, offset_x, width)
     cell = row * columns
-    count = 0
-    inside = False
+    bounds = 0
     for column in range(columns):
-        if (flags[(cell & 3) * blocks + (cell >> 2)] != 0) == hidden:
-            if not inside:
-                runs[2 * count] = max(column * size - offset_x, 0)
-                inside = True
-            runs[2 * count + 1] = min((column + 1) * size - offset_x, width)
-        elif inside:
-            count += 1
-            inside = False
+        inside = (flag_at(flags + (cell & 3) * blocks + (cell >> 2)) != 0) == hidden
+        # Written at every cell and kept where a run begins or ends: no branch on what is random.
+        put_int(runs + 8 * bounds, max(column * size - offset_x, 0))
+        bounds += inside != (bounds & 1 != 0)
         cell += 1
-    return count + 1 if inside else count
+    put_int(runs + 8 * bounds, width)
+    return (bounds + 1) // 2
+
+
+@kernel
+def mark_cells(marks, row_bytes, cells, cell_rows, cell_bytes, offset_bytes, flags, blocks):  # type: ignore[no-untyped-def]
+    """One row of ``row_bytes`` marks for each row of cells: 255 where a byte is hidden, else 0.
+
+    A cell is written in whole vectors and the next one overwrites what was too much, so that nothing branches on the
+    flags: they are random. ``marks``: (at least cell_rows * row_bytes + BYTES,) uint8.
+    """
+    cell = 0
+    for row in range(cell_rows):
+        begin = address_of(marks) + row * row_bytes
+        for column in range(cells):
+            hidden = splat_bytes(np.uint8(0) - flags[(cell & 3) * blocks + (cell >> 2)])
+            at = max(column * cell_bytes - offset_bytes, 0)
+            store_bytes(begin + at, hidden)
+            for part in range(at + BYTES, min(at + cell_bytes, row_bytes), BYTES):
+                store_bytes(begin + part, hidden)
+            cell += 1
 
 
 @numba.njit(inline="always")

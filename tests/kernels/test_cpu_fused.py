@@ -85,6 +85,28 @@ def test_nothing_is_written_outside_the_output() -> None:
             assert (guard[32:-32] != 12345).all()
 
 
+@pytest.mark.parametrize("offset", [0, 16], ids=["past the caches", "through them"])
+@pytest.mark.parametrize("size", [(160, 176), (151, 157)])
+def test_large_outputs_equal_the_reference_wherever_they_lie(size: tuple[int, int], offset: int) -> None:
+    """Aligned outputs of this many bytes take stores of their own; a width of 157 ends within a group of columns."""
+    from has_dali.kernels.cpu_fused import fused_image
+
+    image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    policy = HideAndSeek((8, 44), seed=3)
+    mean, std = contract.IMAGENET_MEAN, contract.IMAGENET_STD
+    words = cpu.pack_settings(policy, size, mean, std, None, False, True, True, 3)
+    count = 3 * size[0] * size[1]
+    memory = np.full(count + 64, 12345.0, np.float32)
+    begin = (-memory.ctypes.data % 64 + offset) // 4 + (16 if offset == 0 else 0)
+    for sample_id in range(4):
+        mirror = sample_id % 2 == 1
+        out = memory[begin : begin + count]
+        fused_image(image, out.ctypes.data, np.uint64(sample_id), np.uint64(5), np.uint64(2**31), mirror, words)
+        expected = reference.resize_mirror_normalize_hide([image], policy, [sample_id], 5, size, [mirror])[0]
+        np.testing.assert_array_equal(bits(out), bits(expected.reshape(-1)))
+        assert (memory[:begin] == 12345).all() and (memory[begin + count :] == 12345).all()
+
+
 @pytest.mark.parametrize("antialias", [True, False])
 def test_within_a_grey_level_of_dalis_own_operators_on_real_jpegs(data_root: Path, antialias: bool) -> None:
     from nvidia.dali import fn, pipeline_def, types
