@@ -127,12 +127,17 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at ``path``, whole, when the block ends without an error."""
+    """A binary file that appears at ``path``, whole, when the block ends without an error.
+
+    Its bytes are on the disk before its name is, so that not even a power cut leaves half of it.
+    """
     check_writable(path)
     descriptor, temporary = _temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # some milliseconds on a disk; without it a crash may leave zeros under the name
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:

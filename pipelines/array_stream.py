@@ -58,20 +58,20 @@ class ArrayStream:
     """
 
     def __init__(
-        self,
-        spec: ImageSpec,
-        source: DecodedSource,
-        sampler: Sampler,
-        threads: int,
-        prefetch: int,
-        device: torch.device,
-    ) -> None:
+        self, spec: ImageSpec, source: DecodedSource, sampler: Sampler,
+        threads: int, prefetch: int, device: torch.device,
+    ) -> None:  # fmt: skip
         self.spec, self._sampler, self._prefetch, self._device = spec, sampler, prefetch, device
         # The renderer is an object of its own: work that refers to its stream would keep it alive.
         self._renderer = Renderer(spec, source, sampler, threads, device, prefetch + _MORE_BUFFERS)
+        self._workers = max(min(threads, prefetch), 1)
+        self._start()
+
+    def _start(self) -> None:
+        """Threads, and nothing scheduled: when the stream is made, and again in a process forked since."""
+        self._process = os.getpid()
         # Threads work on batches of their own, which come out in order; they end when the pool is freed.
-        workers = max(min(threads, prefetch), 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="has_dali_arrays", initializer=_give_way)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="has_dali_arrays", initializer=_give_way)
         self._next: Position | None = None
         self._scheduled: deque[tuple[Position, Future[tuple[IdArray, IdArray, torch.Tensor]]]] = deque()
 
@@ -81,6 +81,7 @@ class ArrayStream:
         Raises:
             RuntimeError, MemoryError: what went wrong while the batch was computed.
         """
+        self._check_process()
         if not self._scheduled or self._scheduled[0][0] != position:
             self.close()
             self._next = position
@@ -96,9 +97,16 @@ class ArrayStream:
 
     def close(self) -> None:
         """Drop the work under way; the next batch starts anew."""
+        self._check_process()
         for _, future in self._scheduled:
             future.cancel()
         self._scheduled.clear()
+
+    def _check_process(self) -> None:
+        """Start anew in a forked process: it has none of the threads, and locks as these left them, perhaps shut."""
+        if self._process != os.getpid():
+            self._renderer.start_anew()
+            self._start()
 
     def _work_ahead(self) -> None:
         while self._next is not None and len(self._scheduled) < self._prefetch:
@@ -156,9 +164,14 @@ class Renderer:
         self._spec, self._source, self._sampler = spec, source, sampler
         self._threads, self._device = threads, device
         self._settings: dict[HideAndSeek | None, npt.NDArray[np.int64]] = {}
-        self._lock = threading.Lock()
-        self._buffers = Buffers(buffers)
+        self._kept = buffers
         self._regions: array_regions.Regions | None = None
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """A lock of its own, and buffers that no thread of another process was writing to."""
+        self._lock = threading.Lock()
+        self._buffers = Buffers(self._kept)
 
     def render(self, position: Position) -> tuple[IdArray, IdArray, torch.Tensor]:
         """Ids, labels and images of one batch, on the CPU.

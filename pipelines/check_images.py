@@ -23,6 +23,7 @@ SUSPICIOUS = (
     "truncated", "damaged", "wrong-extension", "cmyk", "exif-rotated", "constant", "tiny", "size-differs",
 )  # fmt: skip
 TINY = 16  # pixels of the shorter side; below it an image shows next to nothing
+_INKS = ("CMYK", "YCCK")
 _SIDEWAYS = 5  # EXIF orientations from here on exchange width and height
 _EXTENSIONS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "MPO": ("mpo", "jpg", "jpeg"), "PNG": ("png",), "BMP": ("bmp", "dib"),
@@ -70,6 +71,12 @@ def inspect_image(content: bytes, name: str) -> Inspected:
     header, pillow_fault = _seen_by_pillow(content)
     findings = _header_findings(header, content, name) if header is not None else []
     pixels, reason, remarks = _decoder().decode(content)
+    if pixels is not None and (header is None or header.mode in _INKS):  # others have no four channels
+        from has_dali.pipelines.broken import COLOURLESS
+        from has_dali.pipelines.colour_check import lacks_colours
+
+        if lacks_colours(np.frombuffer(content, np.uint8)):  # the decoder shows it black, and the loaders refuse it
+            pixels, reason = None, COLOURLESS
     if pixels is None:
         advice = "; has-dali pack writes it anew, readable" if header is not None and pillow_fault is None else ""
         return Inspected(((BROKEN, reason + advice),), digest)
@@ -137,7 +144,7 @@ def _header_findings(header: _Header, content: bytes, name: str) -> list[tuple[s
     expected = _EXTENSIONS.get(header.format, ())
     if extension in _KNOWN and expected and extension not in expected:
         findings.append(("wrong-extension", f"{header.format} data named .{extension}"))
-    if header.mode in ("CMYK", "YCCK"):
+    if header.mode in _INKS:
         findings.append(("cmyk", "four ink channels; decoders differ in how they make RGB of them"))
     if header.orientation != 1:
         findings.append(("exif-rotated", f"orientation {header.orientation}"))
@@ -165,8 +172,10 @@ class _Decoder:
                 pixels = np.asarray(output.at(0))
             except RuntimeError as error:
                 self._pipeline = None  # DALI gives up a pipeline in which an operator failed
-                from has_dali.pipelines.broken import cause  # half a second, which good images do without
+                from has_dali.pipelines.broken import cause, is_machines  # half a second, which good images do without
 
+                if is_machines(str(error)):
+                    raise
                 reason = cause(str(error))
         self._remarks.seek(0)
         lines = self._remarks.read().decode(errors="replace").splitlines()

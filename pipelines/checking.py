@@ -89,6 +89,7 @@ def check(source: Any, *, jobs: int | None = None, advance: Callable[[int], None
 
     Raises:
         ValueError: ``jobs`` is out of range.
+        RuntimeError: the processes cannot be started, or fail whatever they are given.
     """
     processes = available_cores() if jobs is None else at_least("jobs", jobs, 1)
     digests = np.zeros((len(source), _DIGEST_WORDS), np.uint64)

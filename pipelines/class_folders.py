@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from has_dali.pipelines.index_cache import Arrays, cache_key, load_index, save_index
+from has_dali.pipelines.flat_files import alone
+from has_dali.pipelines.index_cache import Arrays, cache_key, index_path, load_index, save_index, settled, stamp_of
 from has_dali.pipelines.name_table import NameBuilder, NameTable
 
 # torchvision.datasets.folder.IMG_EXTENSIONS; compared in lower case.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 CACHED_FROM = 10_000  # files; fewer are found again as quickly as a cached index is checked
-# A folder changed this shortly before the walk may have changed again since, within one tick of its clock.
-_SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,37 +42,45 @@ def class_folders(root: str) -> ClassFolders:
         OSError: a folder is missing, unreadable, or holds no images.
     """
     key = cache_key("folder", [root])
+    found = _cached(key, root)
+    if found is None:
+        with alone(lambda: index_path(key)):
+            found = _cached(key, root) or _listed_anew(key, root)  # another process may have walked meanwhile
+    return found
+
+
+def _cached(key: str, root: str) -> ClassFolders | None:
     stored = load_index(key)
     # The paths hold the root as it was given, which may be relative.
-    if stored is not None and stored["root"] == root and _unchanged(stored):
-        return ClassFolders(NameTable.from_arrays(stored, "paths"), stored["labels"], tuple(stored["classes"].tolist()))
-    stored = None
+    if stored is None or stored["root"] != root or not _unchanged(stored):
+        return None
+    return ClassFolders(NameTable.from_arrays(stored, "paths"), stored["labels"], tuple(stored["classes"].tolist()))
+
+
+def _listed_anew(key: str, root: str) -> ClassFolders:
     begun = time.time_ns()
     found, places = _walk(root)
     if len(found.paths) >= CACHED_FROM:
-        folders = NameTable.of(places)
-        times = np.array([os.stat(place).st_mtime_ns for place in places], np.int64)
-        if times.max() < begun - _SETTLED_NS:
-            save_index(
-                key,
-                {
-                    "root": np.array(root),
-                    "labels": found.labels,
-                    "classes": np.array(found.classes, np.str_),
-                    "times": times,
-                    **found.paths.arrays("paths"),
-                    **folders.arrays("folders"),
-                },
-            )
+        stamps = np.array([stamp_of(place) for place in places], np.int64)
+        if settled(stamps, begun):
+            entry = {
+                "root": np.array(root),
+                "labels": found.labels,
+                "classes": np.array(found.classes, np.str_),
+                "stamps": stamps,
+                **found.paths.arrays("paths"),
+                **NameTable.of(places).arrays("folders"),
+            }
+            save_index(key, entry)
     return found
 
 
 def _unchanged(stored: Arrays) -> bool:
-    """Whether every folder exists and has the modification time it had: none gained, lost or renamed an entry."""
+    """Whether every folder exists and is as it was: none gained, lost or renamed an entry."""
+    folders = NameTable.from_arrays(stored, "folders")
     try:
         return all(
-            os.stat(folder).st_mtime_ns == when
-            for folder, when in zip(NameTable.from_arrays(stored, "folders"), stored["times"].tolist(), strict=True)
+            stamp_of(folder) == tuple(stamp) for folder, stamp in zip(folders, stored["stamps"].tolist(), strict=True)
         )
     except OSError:
         return False

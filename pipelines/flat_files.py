@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from has_dali.console import atomic_file
+
+_LOG = logging.getLogger(__name__)
 
 Bytes: TypeAlias = "bytes | npt.NDArray[np.uint8]"
 
@@ -64,14 +67,23 @@ def flat_size(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block with the same ``path``: the ranks of a job start at once."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path.with_name(f"{path.name}.lock"), "wb")  # noqa: SIM115 (closed below)
-    except OSError:
-        yield  # who cannot write here writes no flat file either
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def alone(path: Path | Callable[[], Path]) -> Iterator[None]:
+    """Wait until no other process is in such a block with the same ``path``: the ranks of a job start at once.
+
+    What a process that was killed left of ``path`` is removed first. Where nothing can be written, or the file system
+    knows no locks, nobody waits: processes then do the same work, each for itself.
+
+    Args:
+        path: a file of the cache, or what gives it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path = path if isinstance(path, Path) else path()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path.with_name(f"{path.name}.lock"), "wb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for part in path.parent.glob(f".{path.name}.*.part"):  # nobody else writes it now
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            _LOG.info("cache: nothing is locked (%s)", error)
         yield

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from has_dali.pipelines.arrays import DecodedSource
 from has_dali.pipelines.jpeg_markers import has_clean_header, has_end
 from has_dali.pipelines.pil import as_rgb
+from has_dali.pipelines.tar_shards import TAR_IMAGES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +39,8 @@ class Form:
     """What becomes of an image.
 
     Args:
-        short_side: pixels of the shorter side at most; 0 leaves sizes, and encoded images byte for byte, as they are.
+        short_side: pixels of the shorter side at most; 0 leaves sizes as they are, and encoded images that the loaders
+            read byte for byte.
         quality: of JPEGs that are encoded, 1 to 95.
         raw: store pixels instead.
     """
@@ -91,9 +93,10 @@ def _read(path: str) -> bytes:
 def encoded(content: Content, form: Form) -> Member:
     """The member that holds an image in the given form.
 
-    A JPEG that needs neither shrinking nor turning is copied byte for byte (after it was decoded to see that it is
-    whole); every other image is shrunk with a Lanczos filter, turned as its EXIF entry says, and encoded anew, with
-    chroma at half resolution as is usual.
+    A JPEG that needs neither shrinking nor turning is copied byte for byte, after it was decoded to see that it is
+    whole; with a short side of 0, so is an image of any format and orientation that the loaders read. Every other one
+    is shrunk with a Lanczos filter, turned as its EXIF entry says, and encoded anew, with chroma at half resolution as
+    is usual.
 
     Raises:
         BrokenImageError: the image cannot be decoded.
@@ -110,8 +113,7 @@ def encoded(content: Content, form: Form) -> Member:
             if not form.raw and _stays(image, content, orientation, form.short_side):
                 image.draft(image.mode, (1, 1))  # reads all data as well, in two thirds of the time
                 image.load()
-                name = image.format or ""
-                return Member(_EXTENSIONS.get(name, name.lower()), content)
+                return Member(_extension(image), content)
             return _member(_turned(_shrunk(image, form.short_side), orientation), form)
     except UnidentifiedImageError:
         raise BrokenImageError("is no image that can be decoded") from None
@@ -132,9 +134,25 @@ def orientation_of(image: Image) -> int:
 
 def _stays(image: Image, content: bytes, orientation: int, short_side: int) -> bool:
     if short_side == 0:
-        return True
+        return _extension(image) in TAR_IMAGES and (image.format not in ("JPEG", "MPO") or _loads(image, content))
     plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
-    return plain and min(image.size) <= short_side and has_clean_header(content) and has_end(content)
+    return plain and min(image.size) <= short_side and _loads(image, content)
+
+
+def _loads(image: Image, content: bytes) -> bool:
+    """Whether the loaders' decoder takes a JPEG that Pillow takes."""
+    if not (has_clean_header(content) and has_end(content)):
+        return False
+    if image.mode != "CMYK":  # of four channels
+        return True
+    from has_dali.pipelines.colour_check import lacks_colours  # compiles, which other images do without
+
+    return not lacks_colours(np.frombuffer(content, np.uint8))
+
+
+def _extension(image: Image) -> str:
+    name = image.format or ""
+    return _EXTENSIONS.get(name, name.lower())
 
 
 def _shrunk(image: Image, short_side: int) -> Image:

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,16 +22,19 @@ from has_dali.console import atomic_file, output_folder
 from has_dali.kernels.threads import available_cores
 from has_dali.pipelines.pack_images import Form
 from has_dali.pipelines.pack_index import build_index
-from has_dali.pipelines.pack_manifest import Manifest, Skipped, locked, read_manifest, wrong_shard
+from has_dali.pipelines.pack_manifest import COPY_NAME, Manifest, Skipped, locked, read_manifest, remove_manifest
 from has_dali.pipelines.pack_run import PackRun
-from has_dali.pipelines.pack_shards import SHARD_PREFIX
+from has_dali.pipelines.pack_shards import SHARD_PREFIX, sync_folder
 from has_dali.pipelines.sampler import at_least
 from has_dali.pipelines.shard_index import INDEX_NAME, MANIFEST_NAME, write_index
 
 SHARD_BYTES = 256_000_000
 SKIPPED_NAME = "skipped.csv"
 _AHEAD = 4  # images under way per thread
-_LEFTOVERS = (f".{SHARD_PREFIX}*.tar.part", *(f".{name}.*.part" for name in (MANIFEST_NAME, INDEX_NAME, SKIPPED_NAME)))
+_LEFTOVERS = (
+    f".{SHARD_PREFIX}*.tar.part",
+    *(f".{name}.*.part" for name in (MANIFEST_NAME, COPY_NAME, INDEX_NAME, SKIPPED_NAME)),
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,13 +82,14 @@ def pack(
 
     Members are ``KEY.jpg``, or with ``raw`` ``KEY.npy`` (uint8, height x width x 3), and ``KEY.cls`` with the label in
     ASCII digits where there is one; KEY is the sample id. Run again after an interruption, it keeps the shards that
-    are finished.
+    are finished: those that are damaged or missing, and those of image files of another size or time than then, are
+    made again, with the same samples. Of images in shards and records a change is not noticed.
 
     Args:
         source: a source, as ``open_data`` gives it.
         out: a folder that is new, empty, or of an earlier run with the same source and settings.
         short_side: larger images are shrunk to it, EXIF orientation applied; smaller ones keep their size. 0: nothing
-            is shrunk, and files are copied byte for byte, with their own extension.
+            is shrunk, and files that the loaders read are copied byte for byte, with their own extension.
         quality: of JPEGs, 1 to 95.
         raw: store pixels, for loading without decoding.
         shard_bytes: size of a shard, at most, unless a single image is larger.
@@ -95,7 +99,7 @@ def pack(
 
     Raises:
         ValueError: a broken image, a setting out of range, or a folder of other shards; names it.
-        OSError: the disk is full, or fails. Finished shards are kept.
+        OSError: the disk is full, or fails, or a shard cannot be read. Finished shards are kept.
     """
     longest = 65500  # side of a JPEG
     form = Form(at_least("short_side", short_side, 0, longest), at_least("quality", quality, 1, 95), bool(raw))
@@ -107,17 +111,18 @@ def pack(
     start = time.perf_counter()
     with output_folder(Path(out)) as folder, locked(folder):
         manifest = _begun(folder, settings)
-        kept, done = len(manifest.shards), manifest.end
         skipping = on_error == "skip"
-        if (before := manifest.skipped) and not skipping:
-            raise ValueError(f"{before[0].name}: was left out by an earlier run; take --on-error skip, or a new folder")
-        advance(done)
         with ThreadPoolExecutor(threads, thread_name_prefix="has_dali_pack") as pool, _begun_for_good(folder, manifest):
             run = PackRun(source, form, folder, manifest, skipping=skipping, pool=pool, ahead=_AHEAD * threads)
-            if done < len(source):
-                (folder / INDEX_NAME).unlink(missing_ok=True)
-                run.check_space(done)
-                run.write(done, shard_bytes, advance)
+            faulty = run.faulty(advance)
+            kept = len(manifest.shards) - len(faulty)
+            if not skipping:
+                _refuse_skipped(manifest, faulty)
+            run.check_space(faulty)
+            for number, fault in faulty.items():
+                _LOG.warning("%s: it is made again", fault)
+                run.write_again(number, advance)
+            run.write(manifest.end, shard_bytes, advance)
             if not manifest.shards:
                 raise ValueError(f"{folder}: no image of the source can be decoded: nothing is packed")
             names = {packed.shard.name for packed in manifest.shards}
@@ -126,6 +131,7 @@ def pack(
                     path.unlink()
             _write_skipped(folder, manifest.skipped)
             write_index(folder, build_index(folder, manifest, source, "raw" if raw else "jpeg"))
+            sync_folder(folder)
     size = sum(packed.shard.size for packed in manifest.shards)
     seconds = time.perf_counter() - start
     images = len(source) - len(manifest.skipped)
@@ -133,7 +139,7 @@ def pack(
 
 
 def _begun(folder: Path, settings: dict[str, Any]) -> Manifest:
-    """The state an earlier run left, with whole shards only; a folder of anything else is refused.
+    """The state an earlier run left; a folder of anything else is refused.
 
     Nobody else packs into the folder now, so unfinished files are those of a run that was killed.
     """
@@ -157,13 +163,15 @@ def _begun(folder: Path, settings: dict[str, Any]) -> Manifest:
             raise ValueError(
                 f"{folder}: {reason} (with {name}={before}, now {value}); use the same, or choose a new folder"
             )
-    for number, packed in enumerate(manifest.shards):
-        fault = wrong_shard(folder, packed.shard)
-        if fault is not None:
-            _LOG.warning("%s: packing goes on from there", fault)
-            del manifest.shards[number:]
-            break
     return manifest
+
+
+def _refuse_skipped(manifest: Manifest, faulty: Collection[int]) -> None:
+    """Images that were left out cannot be asked for again, but where their shard is made again anyway."""
+    for number, packed in enumerate(manifest.shards):
+        if packed.skipped and number not in faulty:
+            name = packed.skipped[0].name
+            raise ValueError(f"{name}: was left out by an earlier run; take --on-error skip, or a new folder")
 
 
 @contextlib.contextmanager
@@ -173,8 +181,8 @@ def _begun_for_good(folder: Path, manifest: Manifest) -> Iterator[None]:
         manifest.write(folder)
         yield
     except BaseException as error:
-        if not manifest.shards:
-            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        if not manifest.shards:  # a list that never gets shorter: nothing was finished, by this run or an earlier one
+            remove_manifest(folder)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
                 f"{folder}: the disk is full; make room and run the same command again: finished shards are kept"
@@ -187,6 +195,7 @@ def _write_skipped(folder: Path, skipped: tuple[Skipped, ...]) -> None:
     import io
 
     if not skipped:
+        (folder / SKIPPED_NAME).unlink(missing_ok=True)
         return
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

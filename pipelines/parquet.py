@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from has_dali.pipelines.flat_files import alone, flat_size, write_flat
-from has_dali.pipelines.index_cache import Arrays, cache_folder, cache_key, file_stamps, load_index, save_index
+from has_dali.pipelines.index_cache import (
+    Arrays,
+    cache_folder,
+    cache_key,
+    file_stamps,
+    load_index,
+    save_index,
+    settled,
+)
 from has_dali.pipelines.name_table import NameTable
 from has_dali.pipelines.shard_names import PathLike, shard_files
 from has_dali.pipelines.spans import SpanSource
@@ -39,17 +48,19 @@ def parquet_source(
         label: the column of labels, integers from 0 on; where there is none, or all are -1, every label is -1. Class
             names come from the features that the hub's files describe.
         train: of a folder whose files are named by split (``train-...``, ``validation-...``, ``test-...``), the
-            training files; or else validation, and test where there is no validation. None: all files.
+            training files; or else validation, and test where there is no validation. None, or other names: all
+            files.
 
     Raises:
-        OSError: a file is missing or unreadable, or the cache has no room for the images.
+        OSError: a file is missing or unreadable, none is of the part that ``train`` asks for, or the cache has no room
+            for the images.
         ValueError: a file is damaged, lacks a column, or holds rows without an image or with no valid label; names
             file and row.
         ImportError: pyarrow is missing.
     """
     files = _files(data, train)
-    stamps = file_stamps(files)
-    found = [_opened(file, stamp, image, label) for file, stamp in zip(files, stamps, strict=True)]
+    file_stamps(files)  # all are there, before the first is copied
+    found = [_opened(file, image, label) for file in files]
     flats, stored = [flat for flat, _ in found], [arrays for _, arrays in found]
     classes = stored[0]["classes"].tolist()
     different = next((n for n, arrays in enumerate(stored) if arrays["classes"].tolist() != classes), None)
@@ -86,12 +97,16 @@ def _files(data: PathLike | Sequence[PathLike], train: bool | None) -> list[str]
         return shard_files(data, "parquet")
     files = shard_files(parquet_folder(data) or data, "parquet")
     splits = [_split(file) for file in files]
-    if train is None or None in splits or len(set(splits)) < 2:
+    if train is None or None in splits:
         return files
     wanted = "train" if train else "val" if "val" in splits else "test"
     chosen = [file for file, split in zip(files, splits, strict=True) if split == wanted]
     if not chosen:
-        raise FileNotFoundError(f"data={os.fspath(data)!r}: no {wanted}-*.parquet among {len(files)} files; name files")
+        names = "train-*" if train else "validation-* or test-*"
+        raise FileNotFoundError(
+            f"data={os.fspath(data)!r}: holds {' and '.join(sorted(set(filter(None, splits))))} files only, no"
+            f" {names}.parquet; take the files that are there by name, as in {os.path.basename(files[0])}"
+        )
     return chosen
 
 
@@ -101,23 +116,25 @@ def _split(file: str) -> str | None:
     return _SPLITS.get(name[0]) if name else None
 
 
-def _opened(file: str, stamp: npt.NDArray[np.int64], image: str, label: str) -> tuple[str, Arrays]:
+def _opened(file: str, image: str, label: str) -> tuple[str, Arrays]:
     """The flat file of a parquet file, made if it is missing or old, and its index."""
     key = cache_key("parquet", [file], f"{image}\n{label}")
     flat = cache_folder() / "flat" / f"{key}.bin"
 
-    def fitting() -> Arrays | None:
+    def fitting(stamp: npt.NDArray[np.int64]) -> Arrays | None:
         stored = load_index(key)
         fits = stored is not None and np.array_equal(stored["stamp"], stamp)
         return stored if stored is not None and fits and flat_size(flat) == stored["lengths"].sum() else None
 
-    stored = fitting()
+    stored = fitting(file_stamps([file]))
     if stored is None:
         with alone(flat):
-            stored = fitting()  # another process may have made it meanwhile
+            begun = time.time_ns()
+            stamp = file_stamps([file])
+            stored = fitting(stamp)  # another process may have made it meanwhile
             if stored is None:
                 stored = {"stamp": stamp, **_extracted(file, flat, image, label)}
-                if not save_index(key, stored):
+                if settled(stamp, begun) and not save_index(key, stored):
                     raise OSError(f"{cache_folder()}: cannot be written; let HAS_DALI_CACHE name a folder that can")
     return str(flat), stored
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import mmap
 import os
-import threading
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from has_dali.pipelines.arrays import CHANNELS, DecodedSource
+from has_dali.pipelines.file_maps import FileMaps
 from has_dali.pipelines.name_table import NameTable
 from has_dali.pipelines.shard_index import ShardIndex, read_index
 from has_dali.pipelines.sources import checked_ids, checked_labels, digest_of
@@ -53,7 +50,7 @@ class RawSource(DecodedSource):
         names: NameTable,
         digests: Sequence[str] = (),
     ) -> None:
-        self.files, self.sizes = tuple(os.fspath(file) for file in files), np.asarray(sizes, np.int64)
+        self.maps = FileMaps([os.fspath(file) for file in files], np.asarray(sizes, np.int64))
         self.file_of, self.offsets = np.asarray(file_of, np.int32), np.asarray(offsets, np.int64)
         self.shapes = np.array(shapes, np.int64)
         self.shapes.flags.writeable = False  # as those of every source, so that one compiled kernel serves all
@@ -72,25 +69,22 @@ class RawSource(DecodedSource):
         if wrong.any():
             raise ValueError(f"{self.name(int(wrong.argmax()))}: lies outside its file; pack the data again")
         self.labels = checked_labels(labels, count, "image")
-        self._start()
+        self._addresses: npt.NDArray[np.int64] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of the files."""
+        return self.maps.files
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(F,) int64, bytes of each file when it was indexed."""
+        return self.maps.sizes
 
     def __repr__(self) -> str:
         """Counts and bytes."""
         size = self.shapes.prod(axis=1).sum() * CHANNELS / 1e6
         return f"RawSource({len(self)} images in {len(self.files)} files, {len(self.classes)} classes, {size:.0f} MB)"
-
-    def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._mapped: tuple[tuple[_Map, ...], npt.NDArray[np.int64]] | None = None
-
-    def _places(self) -> tuple[tuple[_Map, ...], npt.NDArray[np.int64]]:
-        """The maps and the addresses of the images in them, made once, however many threads ask."""
-        with self._lock:
-            if self._mapped is None:
-                maps = tuple(_Map(path, size) for path, size in zip(self.files, self.sizes.tolist(), strict=True))
-                starts = np.array([one.address for one in maps], np.int64)
-                self._mapped = maps, starts[self.file_of] + self.offsets
-            return self._mapped
 
     @property
     def addresses(self) -> npt.NDArray[np.int64]:
@@ -99,23 +93,29 @@ class RawSource(DecodedSource):
         Raises:
             OSError: a file is missing, or of another size than when it was indexed; names it.
         """
-        return self._places()[1]
+        # No lock, which a fork could leave shut for ever: threads that come at once find the same addresses.
+        found = self._addresses
+        if found is None:
+            found = self._addresses = self.maps.addresses()[self.file_of] + self.offsets
+        return found
 
     def check(self, ids: npt.NDArray[np.int64]) -> None:
-        """Raise OSError unless the files of these samples still have their size.
+        """Raise OSError unless the files of these samples still have their size; start to read those on the disk.
 
         Reading a map of a file that was cut short would end the process.
         """
-        for file in np.unique(self.file_of[ids]).tolist():
-            _check_size(self.files[file], os.stat(self.files[file]).st_size, int(self.sizes[file]))
+        files = self.file_of[ids]
+        self.maps.check(np.unique(files).tolist())
+        lengths = self.shapes[ids].prod(axis=1) * CHANNELS
+        for span in zip(files.tolist(), self.offsets[ids].tolist(), lengths.tolist(), strict=True):
+            self.maps.will_need(*span)
 
     def image(self, sample_id: int) -> npt.NDArray[np.uint8]:
-        """One image, (H, W, 3) uint8: a read-only view that is valid as long as the source."""
+        """One image, (H, W, 3) uint8: a read-only view that keeps its file mapped, whatever becomes of the source."""
         height, width = self.shapes[sample_id].tolist()
-        self.check(np.array([sample_id]))
-        start = int(self.offsets[sample_id])
-        pixels = self._places()[0][self.file_of[sample_id]].pixels[start : start + height * width * CHANNELS]
-        return pixels.reshape(height, width, CHANNELS)
+        file, start = int(self.file_of[sample_id]), int(self.offsets[sample_id])
+        self.maps.check([file])
+        return self.maps[file][start : start + height * width * CHANNELS].reshape(height, width, CHANNELS)
 
     def name(self, sample_id: int) -> str:
         """What errors call a sample: its file and its place there."""
@@ -146,13 +146,8 @@ class RawSource(DecodedSource):
         return digest_of("\0".join(self.digests).encode(), *self.names.chunks(), *arrays)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the maps: another process makes its own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_mapped")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over the files; nothing is mapped yet."""
-        self.__dict__.update(state)
-        self._start()
+        """Everything but the maps and what points into them: another process makes its own."""
+        return {**self.__dict__, "_addresses": None}
 
 
 def raw_source(folder: str | os.PathLike[str], index: ShardIndex | None = None) -> RawSource:
@@ -160,49 +155,18 @@ def raw_source(folder: str | os.PathLike[str], index: ShardIndex | None = None) 
 
     Args:
         folder: where the shards and ``index.npz`` are.
-        index: the folder's index, or a part of it, where it was read already.
+        index: the folder's index, or a part of it, where it was read and its shards were looked at already.
 
     Raises:
         OSError: there is no index, or a shard is missing or of another size.
         ValueError: the index is damaged, or of encoded images.
     """
-    index = read_index(folder) if index is None else index
+    checked, index = index is not None, read_index(folder) if index is None else index
     if index.kind != "raw" or index.shapes is None:
         raise ValueError(f"{os.fspath(folder)}: holds encoded images; pack with --raw for raw ones")
-    misfit = index.misfit(folder)
+    misfit = None if checked else index.misfit(folder)
     if misfit is not None:
         raise OSError(f"{misfit}; restore it, or pack again")
     files = [os.path.join(folder, name) for name in index.files]
     places = (files, index.sizes, index.file_of, index.offsets, index.shapes)
     return RawSource(*places, index.labels, index.classes, names=index.keys, digests=index.sha256)
-
-
-class _Map:
-    """A file in memory, for reading; it keeps no descriptor open, so thousands of them are fine.
-
-    Args:
-        path: the file; size: the bytes it must have.
-    """
-
-    def __init__(self, path: str, size: int) -> None:
-        library = ctypes.CDLL(None, use_errno=True)
-        library.mmap.restype = ctypes.c_void_p
-        library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-        with open(path, "rb") as file:
-            _check_size(path, os.fstat(file.fileno()).st_size, size)
-            address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
-        if address == ctypes.c_void_p(-1).value:
-            code = ctypes.get_errno()
-            raise OSError(code, f"cannot be mapped into memory ({os.strerror(code)})", path)
-        self.address = int(address)
-        self.pixels = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.address))
-        self.pixels.flags.writeable = False
-        library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        weakref.finalize(self, library.munmap, self.address, size)
-
-
-def _check_size(path: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise OSError(
-            f"{path}: has {found} bytes, {expected} when it was packed; restore it, or remove it and pack again"
-        )

@@ -7,11 +7,13 @@ import os
 import struct
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from has_dali.pipelines.file_maps import FileMaps
+from has_dali.pipelines.index_cache import stamp_of
 from has_dali.pipelines.name_table import NameTable
 from has_dali.pipelines.shard_names import PathLike, shard_files
 from has_dali.pipelines.span_index import FileSpans, indexed_source
@@ -38,14 +40,15 @@ def recordio_source(data: PathLike | Sequence[PathLike], label_column: int = 0) 
 
     Raises:
         OSError: a file is missing or unreadable.
-        ValueError: a file is cut short or damaged, or a label is no integer from 0 on; names file and record.
+        ValueError: a file is cut short or damaged, its index names other records than it holds, or a label is no
+            integer from 0 on; names file and record.
     """
     files = shard_files(data, "recordio")
     indexes = {file: os.path.splitext(file)[0] + ".idx" for file in files}
     missing = [file for file, index in indexes.items() if not os.path.isfile(index)]
     if missing:
         _LOG.info("%s: no .idx beside it; the file is walked through instead", missing[0])
-    stamps = [f"{index}:{os.stat(index).st_mtime_ns}" for index in indexes.values() if os.path.isfile(index)]
+    stamps = [f"{index}:{stamp_of(index)}" for index in indexes.values() if os.path.isfile(index)]
     scan = partial(_scan, column=label_column)
     return indexed_source("recordio", files, scan, options="\n".join([str(label_column), *stamps]))
 
@@ -54,17 +57,23 @@ def _scan(path: str, size: int, column: int) -> FileSpans:
     """The images of one file."""
     content = FileMaps([path], np.array([size]))[0]
     index = os.path.splitext(path)[0] + ".idx"
-    starts = _indexed_starts(path, index, size) if os.path.isfile(index) else _walked_starts(path, content)
+    indexed = os.path.isfile(index)
+    starts = _indexed_starts(path, index, size) if indexed else _walked_starts(path, content)
     kinds, lengths = _heads(path, content, starts)
     if np.isin(kinds, (_MIDDLE, _LAST)).any():
         number = int(np.isin(kinds, (_MIDDLE, _LAST)).argmax())
         raise ValueError(f"{path}: record {number} at byte {starts[number]} has no beginning; write the file again")
     whole = kinds == _WHOLE
     joined = {int(n): _joined(path, content, int(n), int(starts[n])) for n in np.flatnonzero(~whole)}
+    if indexed:
+        ends = starts + _HEAD + _padded(lengths)
+        for number, (_, end) in joined.items():
+            ends[number] = end
+        _check_complete(path, index, content, starts, ends)
     offsets, labels = _image_headers(path, content, starts + _HEAD, lengths, whole, column)
     lengths = lengths - (offsets - starts - _HEAD)
     pieced = {}
-    for number, record in joined.items():
+    for number, (record, _) in joined.items():
         at, labels[number] = _image_header(path, number, record, column)
         pieced[number] = record[at:]
         offsets[number], lengths[number] = 0, len(record) - at
@@ -107,6 +116,17 @@ def _indexed_starts(path: str, index: str, size: int) -> npt.NDArray[np.int64]:
     if (np.diff(starts) == 0).any():
         raise ValueError(f"{index}: names byte {starts[:-1][np.diff(starts) == 0][0]} twice; write the index again")
     return starts
+
+
+def _check_complete(
+    path: str, index: str, content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> None:
+    """Refuse an index that was cut short: what it does not name would be missing without a word."""
+    bounds = np.concatenate([[0], ends])
+    if np.array_equal(bounds[:-1], starts) and bounds[-1] >= len(content):  # the last one's padding may be missing
+        return
+    held = len(_walked_starts(path, content))
+    raise ValueError(f"{index}: names {len(starts)} of {held} records of {path}; delete it, or write it again")
 
 
 def _heads(
@@ -166,8 +186,8 @@ def _image_header(path: str, number: int, record: bytes, column: int) -> tuple[i
     return _IMAGE_HEADER + 4 * flag, label
 
 
-def _joined(path: str, content: npt.NDArray[np.uint8], number: int, at: int) -> bytes:
-    """A record in several parts: the writer cut it where the magic number stood, and left that out."""
+def _joined(path: str, content: npt.NDArray[np.uint8], number: int, at: int) -> tuple[bytes, int]:
+    """A record in several parts, and its end: the writer cut it where the magic number stood, and left that out."""
     parts: list[bytes] = []
     kind = _FIRST
     while kind != _LAST:
@@ -181,7 +201,7 @@ def _joined(path: str, content: npt.NDArray[np.uint8], number: int, at: int) -> 
             raise ValueError(f"{path}: truncated inside record {number}; copy or write it again")
         parts.append(content[at + _HEAD : at + _HEAD + length].tobytes())
         at += _HEAD + _padded(length)
-    return struct.pack("<I", _MAGIC).join(parts)
+    return struct.pack("<I", _MAGIC).join(parts), at
 
 
 def _words(content: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], count: int, dtype: str) -> npt.NDArray:
@@ -189,7 +209,8 @@ def _words(content: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], count: int
     return content[at[:, None] + np.arange(4 * count)].view(dtype)
 
 
-def _padded(length: int) -> int:
+def _padded(length: Any) -> Any:
+    """Bytes that a part of ``length`` bytes takes; of an array, of each."""
     return (length + 3) // 4 * 4
 
 

@@ -1,17 +1,18 @@
 """The index that ``has-dali pack`` puts beside its shards: where each image lies, its label, and the shards' checksums.
 
 One ``index.npz`` per folder of shards. It saves the walk through the tar headers, and it notices shards that were
-exchanged or cut short.
+exchanged or cut short: by their sizes, which shards of equal raw images share, and by a digest of their ends.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from has_dali.pipelines.name_table import NameTable
 
 INDEX_NAME = "index.npz"
 MANIFEST_NAME = "pack.json"  # there from the first shard on; without an index it tells of an interrupted run
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 KINDS = ("jpeg", "raw")
+_END = 1 << 16  # bytes at the beginning and at the end of a shard that tell it from others
+_READERS = 8  # shards read at the same time: each waits for the disk twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ class ShardIndex:
         kind: "jpeg" for encoded images of any format, "raw" for uint8 pixels (height, width, 3).
         shapes: (N, 2) int64, height and width of raw images; None for encoded ones.
         classes: class names, by label, where known.
+        ends: of each shard, a digest of its first and last 64 KB, 32 hex digits; ``write_index`` takes them from the
+            shards, and an index that was not read from a file has none.
 
     Raises:
         ValueError: the fields do not fit together; says which.
@@ -60,6 +65,7 @@ class ShardIndex:
     kind: str
     shapes: npt.NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the fields fit together."""
@@ -81,6 +87,8 @@ class ShardIndex:
                 raise ValueError(f"shard index: {name} is {found}; expected {np.dtype(dtype)} {shape}")
         if len(self.keys) != count or len(self.sha256) != shards:
             raise ValueError(f"shard index: expected {count} keys and {shards} checksums")
+        if len(self.ends) not in (0, shards):
+            raise ValueError(f"shard index: ends: {len(self.ends)} digests; expected none, or {shards}")
         if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in self.sha256):
             raise ValueError("shard index: sha256 expected as 64 hex digits for each shard")
         if self.file_of.min() < 0 or self.file_of.max() >= shards:
@@ -105,28 +113,42 @@ class ShardIndex:
             files=tuple(self.files[n] for n in numbers),
             sizes=self.sizes[list(numbers)],
             sha256=tuple(self.sha256[n] for n in numbers),
+            ends=tuple(self.ends[n] for n in numbers if self.ends),
             file_of=places[chosen],
             keys=self.keys.select(chosen),
             shapes=None if self.shapes is None else self.shapes[chosen],
             **{name: getattr(self, name)[chosen] for name in ("offsets", "lengths", "labels")},
         )
 
-    def misfit(self, folder: str | os.PathLike[str]) -> str | None:
-        """The first shard in ``folder`` that is missing or of another size than when the index was written, or None."""
-        for name, size in zip(self.files, self.sizes.tolist(), strict=True):
-            path = os.path.join(folder, name)
+    def misfit(self, folder: str | os.PathLike[str], *, name_only: bool = False) -> str | None:
+        """The first shard in ``folder`` that is not the one the index was written for, and why; None: all fit.
+
+        Args:
+            folder: where the shards are.
+            name_only: without the reason: the shard's path.
+        """
+        paths = [os.path.join(folder, name) for name in self.files]
+        for path, size in zip(paths, self.sizes.tolist(), strict=True):
             try:
                 found = os.stat(path).st_size
             except FileNotFoundError:
-                return f"{path}: the shard is missing"
+                return path if name_only else f"{path}: the shard is missing"
             if found != size:
-                return f"{path}: the shard has {found} bytes, {size} when its index was written"
+                return path if name_only else f"{path}: the shard has {found} bytes, {size} when its index was written"
+        for path, digest, expected in zip(paths, _ends_of(paths) if self.ends else (), self.ends, strict=False):
+            if digest != expected:
+                return path if name_only else f"{path}: the shard has other bytes than when its index was written"
         return None
 
 
 def write_index(folder: str | os.PathLike[str], index: ShardIndex) -> Path:
-    """Write ``index.npz`` into the folder of its shards, in one step; returns its path."""
+    """Write ``index.npz`` into the folder of its shards, in one step; returns its path.
+
+    Raises:
+        OSError: a shard is missing or cannot be read, or the folder cannot be written.
+    """
     path = Path(folder) / INDEX_NAME
+    index = dataclasses.replace(index, ends=_ends_of([os.path.join(folder, name) for name in index.files]))
     arrays = _arrays(index)
     with atomic_file(path) as file:
         np.savez(file, allow_pickle=False, checksum=np.array(_checksum(arrays)), **arrays)
@@ -138,6 +160,7 @@ def read_index(folder: str | os.PathLike[str]) -> ShardIndex:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read.
         ValueError: it is damaged, or of another version.
     """
     path = Path(folder) / INDEX_NAME
@@ -147,10 +170,15 @@ def read_index(folder: str | os.PathLike[str]) -> ShardIndex:
         version, checksum = int(arrays["version"]), str(arrays.pop("checksum"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; has-dali pack writes it") from None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # a damaged zip file raises almost anything; EINVAL for a place before its beginning
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise ValueError(f"{path}: no shard index, or a damaged one ({error}); delete it or pack again") from None
     if version != INDEX_VERSION:
-        raise ValueError(f"{path}: version {version}; this release reads version {INDEX_VERSION}: pack again")
+        raise ValueError(
+            f"{path}: version {version}; this release reads version {INDEX_VERSION}: run the same has-dali pack"
+            " again, which keeps the shards"
+        )
     if checksum != _checksum(arrays):
         raise ValueError(f"{path}: damaged (its checksum differs); delete it or pack again")
     return ShardIndex(
@@ -165,6 +193,7 @@ def read_index(folder: str | os.PathLike[str]) -> ShardIndex:
         kind=str(arrays["kind"]),
         shapes=arrays.get("shapes"),
         classes=tuple(arrays["classes"].tolist()),
+        ends=tuple(arrays["ends"].tolist()),
     )
 
 
@@ -175,6 +204,7 @@ def _arrays(index: ShardIndex) -> dict[str, npt.NDArray]:
         "files": np.array(index.files, np.str_),
         "sizes": index.sizes,
         "sha256": np.array(index.sha256, np.str_),
+        "ends": np.array(index.ends, np.str_),
         "file_of": index.file_of,
         "offsets": index.offsets,
         "lengths": index.lengths,
@@ -192,3 +222,16 @@ def _checksum(arrays: dict[str, npt.NDArray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _ends_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """A digest of the beginning and the end of each file."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return tuple(pool.map(_end_of, paths))
+
+
+def _end_of(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        parts = [os.pread(file.fileno(), _END, 0), os.pread(file.fileno(), _END, max(size - _END, 0))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:32]

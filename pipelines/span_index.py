@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from has_dali.pipelines.flat_files import flat_size, write_flat
-from has_dali.pipelines.index_cache import Arrays, cache_folder, cache_key, file_stamps, load_index, save_index
+from has_dali.pipelines.flat_files import alone, flat_size, write_flat
+from has_dali.pipelines.index_cache import (
+    Arrays,
+    cache_folder,
+    cache_key,
+    file_stamps,
+    index_path,
+    load_index,
+    save_index,
+    settled,
+)
 from has_dali.pipelines.name_table import NameBuilder, NameTable
 from has_dali.pipelines.spans import SpanSource
 
@@ -65,7 +75,8 @@ def indexed_source(
 ) -> SpanSource:
     """The images of some shards as a source.
 
-    The result of the scan is cached, and holds until a shard changes its size or its modification time.
+    The result of the scan is cached, and holds until a shard changes (see ``index_cache.stamp_of``). Of processes that
+    come at once, one scans.
 
     Args:
         kind: a word for the cache.
@@ -77,19 +88,24 @@ def indexed_source(
         OSError: a shard is missing or unreadable.
         ValueError: the shards hold no image, or some images have labels and others none; what ``scan`` raises.
     """
-    stamps = file_stamps(files)
     key = cache_key(kind, files, options)
-    stored = load_index(key)
-    if stored is None or not np.array_equal(stored["stamps"], stamps) or not _flats_fit(key, stored["flats"]):
-        _LOG.info("indexing %d %s file(s) from %s on", len(files), kind, files[0])
-        found = [scan(file, size) for file, size in zip(files, stamps[:, 0].tolist(), strict=True)]
-        stored = {"stamps": stamps, **_put_together(files, found)}
-        stored["flats"] = _write_pieced(key, found, stored)
-        save_index(key, stored)
+    stored = _cached(key, file_stamps(files))
+    if stored is None:
+        with alone(lambda: index_path(key)):
+            begun = time.time_ns()
+            stamps = file_stamps(files)
+            stored = _cached(key, stamps)  # another process may have scanned meanwhile
+            if stored is None:
+                _LOG.info("indexing %d %s file(s) from %s on", len(files), kind, files[0])
+                found = [scan(file, size) for file, size in zip(files, stamps[:, 0].tolist(), strict=True)]
+                stored = {"stamps": stamps, **_put_together(files, found)}
+                stored["flats"] = _write_pieced(key, found, stored)
+                if settled(stamps, begun):
+                    save_index(key, stored)
     flats = stored["flats"]  # (K, 2): a shard, and the bytes of what was pieced together from it
     return SpanSource(
         [*files, *(str(_flat_path(key, shard)) for shard in flats[:, 0].tolist())],
-        np.concatenate([stamps[:, 0], flats[:, 1]]),
+        np.concatenate([stored["stamps"][:, 0], flats[:, 1]]),
         stored["file_of"],
         stored["offsets"],
         stored["lengths"],
@@ -97,6 +113,12 @@ def indexed_source(
         names=NameTable.from_arrays(stored, "names"),
         titles=[*files, *(files[shard] for shard in flats[:, 0].tolist())],
     )
+
+
+def _cached(key: str, stamps: npt.NDArray[np.int64]) -> Arrays | None:
+    stored = load_index(key)
+    fits = stored is not None and np.array_equal(stored["stamps"], stamps) and _flats_fit(key, stored["flats"])
+    return stored if fits else None
 
 
 def _put_together(files: Sequence[str], found: Sequence[FileSpans]) -> Arrays:

@@ -19,7 +19,7 @@ from has_dali.pipelines.sources import checked_ids, checked_labels, digest_over
 class SpanSource:
     """Encoded images with labels, by sample id, as byte ranges of memory-mapped files.
 
-    Pickled, or used after a fork, it maps the files anew; nothing is mapped before the first ``contents``.
+    Nothing is mapped before the first ``contents``; pickled, it maps the files anew.
 
     Args:
         files: paths of the files.

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from has_dali.pipelines.index_cache import file_stamps
 from has_dali.pipelines.shard_index import INDEX_NAME, MANIFEST_NAME, ShardIndex, read_index
 from has_dali.pipelines.shard_names import PathLike, shard_files
 from has_dali.pipelines.span_index import FileSpans, SpanBuilder, indexed_source
@@ -86,15 +85,15 @@ def packed_index(data: PathLike | Sequence[PathLike]) -> tuple[str, ShardIndex] 
             f"data: {os.path.join(folder, min(absent))}: the shard is missing ({INDEX_NAME} lists it);"
             f" restore it, or delete {INDEX_NAME} to go on with the others"
         )
-    sizes = file_stamps(files)[:, 0].tolist()
-    unlike = [
-        file
-        for file, name, size in zip(files, names, sizes, strict=True)
-        if name not in numbers or index.sizes[numbers[name]] != size
-    ]
-    if not unlike:
-        return folder, index.of_files([numbers[name] for name in names])
-    problem = f"{unlike[0]}: the shard is not as {INDEX_NAME} beside it says"
+    unlike = next((file for file, name in zip(files, names, strict=True) if name not in numbers), None)
+    if unlike is None:
+        chosen = index.of_files([numbers[name] for name in names])
+        unlike = chosen.misfit(folder, name_only=True)
+        if unlike is None:
+            return folder, chosen
+    if not os.path.exists(unlike):
+        raise FileNotFoundError(f"data: {unlike}: no such file")
+    problem = f"{unlike}: the shard is not as {INDEX_NAME} beside it says"
     if index.kind == "raw":
         raise ValueError(f"data: {problem}; restore the shard, or pack again")
     _LOG.warning("%s: the shards are scanned instead; pack again, or delete the index", problem)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,4 +44,35 @@ def test_leaving_early_ends_the_processes() -> None:
     next(results)
     assert len(multiprocessing.active_children()) >= 1
     results.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+def _unlucky(item: tuple[str, int]) -> int:
+    """Ends the process, as the system does where memory is short, the first time that item 5 is worked on."""
+    mark, number = item
+    if number == 5 and not os.path.exists(mark):
+        open(mark, "wb").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_what_goes_well_alone_is_not_to_blame(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    assert sorted(run_apart(_unlucky, [(mark, n) for n in range(20)], 2)) == [(n, n) for n in range(20)]
+    assert os.path.exists(mark)
+
+
+class _Unpicklable:
+    """Ends the process before it has begun."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (9,)
+
+
+def test_processes_that_never_begin_or_never_succeed_are_no_findings() -> None:
+    with pytest.raises(RuntimeError, match=r"before it begins its work \(exit code 9\)"):
+        list(run_apart(_Unpicklable(), range(4), 1))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"16 of 16 processes failed \(TypeError.*doctor"):
+        list(run_apart(len, range(40), 1))  # type: ignore[arg-type]
+    assert [number for number, result in run_apart(len, [3], 1) if isinstance(result, Crash)] == [0]  # type: ignore[list-item]
     assert not multiprocessing.active_children()

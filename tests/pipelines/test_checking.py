@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from has_dali.pipelines import ArraySource
+from has_dali.pipelines import ArraySource, check_images
+from has_dali.pipelines.broken import COLOURLESS
 from has_dali.pipelines.check_files import checked_files, file_findings
 from has_dali.pipelines.check_images import inspect_image
 from has_dali.pipelines.checking import BROKEN, CheckReport, check, check_steps
@@ -31,6 +32,9 @@ def _odd_files(folder: Path) -> dict[str, str]:
     _noise(1).save(folder / "good.png")
     _noise(2).save(folder / "turned.jpg", exif=turned)
     _noise(3).convert("CMYK").save(folder / "ink.jpg")
+    ink = (folder / "ink.jpg").read_bytes()
+    colours = ink.index(b"Adobe") - 4
+    (folder / "lost.jpg").write_bytes(ink[:colours] + ink[colours + 2 + ink[colours + 3] :])
     _noise(4).save(folder / "named.jpg", format="PNG")
     _noise(5, (8, 60)).save(folder / "thin.jpg")
     Image.new("RGB", (30, 30), (9, 9, 9)).save(folder / "flat.png")
@@ -44,7 +48,7 @@ def _odd_files(folder: Path) -> dict[str, str]:
     return {
         "good.jpg": "", "good.png": "", "turned.jpg": "exif-rotated", "ink.jpg": "cmyk", "named.jpg": "wrong-extension",
         "thin.jpg": "tiny", "flat.png": "constant", "rest.bmp": "truncated", "cut.jpg": BROKEN, "empty.jpg": BROKEN,
-        "text.jpg": BROKEN, "missing.jpg": BROKEN, "z_twin.png": "duplicate",
+        "text.jpg": BROKEN, "missing.jpg": BROKEN, "z_twin.png": "duplicate", "lost.jpg": BROKEN,
     }  # fmt: skip
 
 
@@ -61,7 +65,9 @@ def test_every_kind_of_finding(tmp_path: Path) -> None:
     steps: list[int] = []
     report = check(source, jobs=2, advance=steps.append)
     assert _kinds(report, source) == {name: [kind] if kind else [] for name, kind in expected.items()}
-    assert report.broken == 4 and report.images == sum(steps) == check_steps(source) == 13
+    assert report.broken == 5 and report.images == sum(steps) == check_steps(source) == 14
+    (lost,) = [finding for finding in report.findings if finding.name.endswith("lost.jpg")]
+    assert lost.detail == f"{COLOURLESS}; has-dali pack writes it anew, readable"
     (twin,) = [finding for finding in report.findings if finding.kind == "duplicate"]
     assert twin.detail == f"same bytes as {source.name(4)} (id 4)" and source.name(4).endswith("good.png")
     report.write_csv(tmp_path / "found.csv")
@@ -164,6 +170,17 @@ def test_tfrecords_are_compared_with_their_crcs(tmp_path: Path) -> None:
     path.write_bytes(content)
     (finding,) = check(source, jobs=1).findings
     assert finding.kind == BROKEN and finding.name == f"{path}: record 1" and "checksum" in finding.detail
+
+
+def test_want_of_memory_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(decoder: object) -> None:
+        raise RuntimeError("Error in CPU operator: std::bad_alloc")
+
+    _noise().save(tmp_path / "x.png")
+    monkeypatch.setattr(check_images, "_decoder", check_images._Decoder)
+    monkeypatch.setattr(check_images._Decoder, "_built", no_memory)
+    with pytest.raises(RuntimeError, match="bad_alloc"):
+        inspect_image((tmp_path / "x.png").read_bytes(), "x.png")
 
 
 def test_remarks_of_the_decoder_are_read_not_shown(data_root: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from has_dali.pipelines import parquet
+from has_dali.pipelines import index_cache, parquet
 from has_dali.pipelines.parquet import parquet_source
 from has_dali.pipelines.spans import SpanSource
 
@@ -29,6 +31,7 @@ STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HAS_DALI_CACHE", str(folder))
+    monkeypatch.setattr(index_cache, "SETTLED_NS", -1)  # what the tests have just written counts as old
     return folder
 
 
@@ -127,7 +130,13 @@ def test_splits(tmp_path: Path) -> None:
     (tmp_path / "data" / "validation-00000-of-00001.parquet").unlink()
     assert contents(parquet_source(tmp_path / "data", train=False)) == [b"test-00000-of-00001"]
     (tmp_path / "data" / "train-00000-of-00001.parquet").unlink()
-    assert contents(parquet_source(tmp_path, train=True)) == [b"test-00000-of-00001"]  # one split is all there is
+    with pytest.raises(FileNotFoundError, match=r"holds test files only, no train-\*\.parquet; take .*by name"):
+        parquet_source(tmp_path, train=True)
+    (tmp_path / "data" / "test-00000-of-00001.parquet").rename(tmp_path / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(FileNotFoundError, match=r"holds train files only, no validation-\* or test-\*\.parquet"):
+        parquet_source(tmp_path, train=False)
+    (tmp_path / "data" / "train-00000-of-00001.parquet").rename(tmp_path / "data" / "images.parquet")
+    assert len(parquet_source(tmp_path, train=False)) == len(parquet_source(tmp_path, train=True)) == 1
 
 
 def test_without_labels(tmp_path: Path) -> None:
@@ -257,8 +266,27 @@ def opened(path: str) -> list[bytes]:
     return contents(parquet_source(path))
 
 
-def test_ranks_that_start_at_once(tmp_path: Path, cache: Path) -> None:
+def test_ranks_that_start_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", [os.urandom(2000) for _ in range(500)], list(range(500)))
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        found = pool.map(opened, [str(path)] * 4)
+    extract = parquet._extracted
+
+    def slow(*args: Any) -> Any:
+        with open(tmp_path / "log", "ab", buffering=0) as file:
+            file.write(b"x\n")
+        time.sleep(0.2)  # all the others come meanwhile
+        return extract(*args)
+
+    monkeypatch.setattr(parquet, "_extracted", slow)
+    with ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(opened, [str(path)] * 4))
     assert all(each == found[0] for each in found) and len(list(cache.rglob("*.bin"))) == 1
+    assert (tmp_path / "log").read_bytes().count(b"x") == 1
+
+
+def test_a_file_written_just_now_is_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change again within the tick of its clock, and keep size and time."""
+    monkeypatch.setattr(index_cache, "SETTLED_NS", 2_000_000_000)
+    path = write(tmp_path / "a.parquet", [b"image"], [0])
+    for _ in range(2):
+        assert contents(parquet_source(path)) == [b"image"]
+    assert index_cache.load_index(index_cache.cache_key("parquet", [str(path)], "image\nlabel")) is None

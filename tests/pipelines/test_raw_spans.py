@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 
 from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import ArraySource, array_regions, image_loader
+from has_dali.pipelines.data import open_data
 from has_dali.pipelines.loader import Batch
 from has_dali.pipelines.name_table import NameTable
 from has_dali.pipelines.packing import pack
@@ -141,6 +143,40 @@ def test_memory_is_given_back(folder: Path) -> None:
     assert name not in Path("/proc/self/maps").read_text()
 
 
+def test_a_view_outlives_its_source(arrays: ArraySource, folder: Path) -> None:
+    """Reading a view of a file that is no longer mapped would end the process."""
+    views = [raw_source(folder).image(n)[:, ::2] for n in range(32)]
+    gc.collect()
+    assert all(np.array_equal(view, arrays.image(n)[:, ::2]) for n, view in enumerate(views))
+    del views
+    gc.collect()
+    assert folder.as_posix() not in Path("/proc/self/maps").read_text()
+
+
+def test_a_batch_is_asked_for_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, asked = raw_source(folder), list[tuple[int, int, int]]()
+    monkeypatch.setattr(raw.maps, "will_need", lambda *span: asked.append(span))
+    raw.check(np.array([30, 2]))
+    lengths = raw.shapes.prod(axis=1) * 3
+    assert asked == [(raw.file_of[n], raw.offsets[n], lengths[n]) for n in (30, 2)]
+
+
+def test_shards_of_another_run_are_no_fit(arrays: ArraySource, folder: Path, tmp_path: Path) -> None:
+    """Raw images of equal sizes give shards of equal sizes, whatever they show."""
+    backwards = [np.ascontiguousarray(arrays.image(n)[::-1]) for n in range(32)]
+    pack(ArraySource.from_images(backwards, arrays.labels), tmp_path / "b", raw=True, short_side=0, shard_bytes=60_000)
+    path = sorted(folder.glob("*.tar"))[1]
+    stranger = tmp_path / "b" / path.name
+    assert stranger.stat().st_size == path.stat().st_size
+    path.write_bytes(stranger.read_bytes())
+    with pytest.raises(OSError, match=f"{path.name}: the shard has other bytes than when its index was written"):
+        raw_source(folder)
+    for data in (folder, path):
+        with pytest.raises(ValueError, match=rf"{path.name}: the shard is not as index\.npz beside it says"):
+            open_data(data, train=True)
+    assert len(open_data(min(folder.glob("*.tar")), train=True)) > 0  # the others are as they were
+
+
 def test_a_shard_that_was_cut_short_is_an_error(folder: Path) -> None:
     path = sorted(folder.glob("*.tar"))[1]
     content = path.read_bytes()
@@ -151,7 +187,7 @@ def test_a_shard_that_was_cut_short_is_an_error(folder: Path) -> None:
     os.truncate(path, 4096)
     with pytest.raises(OSError, match=f"{path.name}: .*4096 bytes"):
         raw_source(folder)
-    with pytest.raises(OSError, match=f"{path.name}: has 4096 bytes, {len(content)} when it was packed"):
+    with pytest.raises(OSError, match=f"{path.name}: has 4096 bytes, {len(content)} when it was indexed"):
         _ = raw.addresses
     with pytest.raises(OSError, match=path.name):  # while it is mapped
         list(batches)

@@ -126,11 +126,17 @@ def test_a_missing_index_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert f"{path}: no .idx beside it; the file is walked through instead" in caplog.text
 
 
-def test_an_index_of_some_records(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.rec", [header(n) + b"image %d" % n for n in range(4)])
-    lines = path.with_suffix(".idx").read_text().splitlines()
-    path.with_suffix(".idx").write_text("\n".join([lines[3], lines[1]]))
-    assert recordio_source(path).labels.tolist() == [1, 3]
+@pytest.mark.parametrize("kept", [[0, 1, 2], [1, 2, 3], [3, 1], [0, 2, 3], [0]])
+def test_an_index_of_some_records(tmp_path: Path, kept: list[int]) -> None:
+    """One that was cut short between two lines would leave samples out without a word."""
+    path = write(tmp_path / "a.rec", [header(n) + b"image %d." % n + MAGIC * (n > 1) + b"tail" for n in range(4)])
+    index = path.with_suffix(".idx")
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join(reversed(lines)))
+    assert recordio_source(path).labels.tolist() == [0, 1, 2, 3]
+    index.write_text("\n".join(lines[n] for n in kept))
+    with pytest.raises(ValueError, match=rf"a\.idx: names {len(kept)} of 4 records of .*a\.rec; delete it"):
+        recordio_source(path)
 
 
 @pytest.mark.parametrize("index", [False, True])
@@ -186,7 +192,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         ("words\n", r"a\.idx: no index"),
         ("0\t99999999999999999999\n", r"a\.idx: no index"),
         ("0\tzero\n", r"a\.idx: no index"),
-        ("", "no images inside"),
+        ("", r"a\.idx: names 0 of 2 records of .*a\.rec; delete it"),
     ],
 )
 def test_false_index(tmp_path: Path, lines: str, message: str) -> None:

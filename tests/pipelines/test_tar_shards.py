@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from has_dali.pipelines import index_cache
 from has_dali.pipelines.name_table import NameTable
 from has_dali.pipelines.packing import pack
 from has_dali.pipelines.shard_index import ShardIndex, read_index, write_index
@@ -34,6 +35,7 @@ from has_dali.pipelines.tar_shards import key_and_extension, tar_source
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAS_DALI_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(index_cache, "SETTLED_NS", -1)  # what the tests have just written counts as old
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> Path:
@@ -377,6 +379,18 @@ def test_changed_shards_beside_an_index(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(tar_source(tmp_path / "p-0.tar")) == 2  # asked for by name, the other shard is not missed
 
 
+def test_shards_of_the_same_size_beside_an_index(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = packed(tmp_path)
+    path = tmp_path / "p-1.tar"
+    content = path.read_bytes().replace(b"image 2", b"other 2")
+    path.write_bytes(content)
+    assert path.stat().st_size == index.sizes[1]
+    assert str(read_index(tmp_path).misfit(tmp_path)).startswith(f"{path}: the shard has other bytes")
+    assert tar_source(tmp_path).labels.tolist() == [0, 1, 2, 3]  # scanned
+    assert "p-1.tar: the shard is not as index.npz beside it says: the shards are scanned instead" in caplog.text
+    assert tar_source(tmp_path / "p-0.tar").labels.tolist() == [5, 6]  # asked for by name, it fits
+
+
 @pytest.mark.parametrize("at", [0, 200, -200])
 def test_damaged_index(tmp_path: Path, at: int) -> None:
     packed(tmp_path)
@@ -385,6 +399,23 @@ def test_damaged_index(tmp_path: Path, at: int) -> None:
     (tmp_path / "index.npz").write_bytes(data)
     with pytest.raises(ValueError, match=r"index\.npz: .*(delete it|pack again)"):
         tar_source(tmp_path)
+
+
+def test_index_with_any_flipped_byte(tmp_path: Path) -> None:
+    """It is refused in words, or as it was: some bytes of a zip file mean nothing."""
+    index = packed(tmp_path)
+    content = (tmp_path / "index.npz").read_bytes()
+    places = [*range(0, len(content), 23), *range(len(content) - 30, len(content))]
+    refused = 0
+    for at in places:
+        damaged = bytearray(content)
+        damaged[at] ^= 0xFF
+        (tmp_path / "index.npz").write_bytes(damaged)
+        try:
+            assert np.array_equal(read_index(tmp_path).labels, index.labels)
+        except ValueError as error:
+            refused += "pack again" in str(error)
+    assert refused > len(places) // 2
 
 
 def test_index_with_a_false_checksum(tmp_path: Path) -> None:
@@ -433,6 +464,13 @@ def test_scan_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(tar_source(path)) == 4 and scans == [str(path)]
     os.utime(path, ns=(1, 1))
     assert len(tar_source(path)) == 4 and len(scans) == 2
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"image", b"other"))
+    os.utime(path, ns=(1, 1))  # as unpackers do: size and time of modification are as before
+    assert contents(tar_source(path))[0] == b"other 0" and len(scans) == 3
+    monkeypatch.setattr(index_cache, "SETTLED_NS", 10**12)
+    path.write_bytes(content)  # changed just now, and perhaps again: nothing is kept
+    assert len(tar_source(path)) == len(tar_source(path)) == 4 and len(scans) == 5
 
 
 def test_an_interrupted_pack_is_no_smaller_data_set(tmp_path: Path) -> None:
