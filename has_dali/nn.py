@@ -15,8 +15,7 @@ from has_dali.device_functional import dense
 from has_dali.functional import hide
 from has_dali.kernels.contract import as_u64
 from has_dali.kernels.policy import HideAndSeek
-
-_LARGEST_ID = 2**62
+from has_dali.random_keys import LARGEST_KEY, keys_of_rank, process_rank
 
 
 @torch.library.custom_op("has_dali::hide", mutates_args=())
@@ -78,7 +77,7 @@ class _HideAndSeekModule(nn.Module):
 
         Args:
             batch: floats, in the module's layout.
-            sample_ids: (N,) int64 keys of the masks; None: drawn from torch's default generator.
+            sample_ids: (N,) int64 keys of the masks; None: drawn from torch's default generator, apart on every rank.
             epoch: with ``sample_ids``, makes the masks of each epoch differ.
         """
         if not self.training:
@@ -89,7 +88,7 @@ class _HideAndSeekModule(nn.Module):
                 f" got {tuple(batch.shape)}"
             )
         if sample_ids is None:
-            sample_ids = torch.randint(_LARGEST_ID, (batch.shape[0],))
+            sample_ids = keys_of_rank(torch.randint(LARGEST_KEY, (batch.shape[0],)), process_rank())
         policy = self.policy
         seed = as_u64(policy.seed)
         seed = seed - 2**64 if seed >= 2**63 else seed  # the operator's integers are signed; the bits are the same

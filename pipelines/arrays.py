@@ -60,6 +60,8 @@ class ArraySource(DecodedSource):
         shapes: (N, 2) int64, height and width.
         labels: one integer per image; None: every label is -1.
         classes: class names, by label, where known.
+        origin: the source of encoded images that these are, sample by sample: fingerprint and names are its, so that
+            a run can go on from its state with or without decoded images.
 
     Raises:
         ValueError: no images, or the arrays do not fit together.
@@ -73,6 +75,7 @@ class ArraySource(DecodedSource):
         shapes: npt.NDArray[np.int64],
         labels: npt.ArrayLike | None = None,
         classes: Sequence[str] = (),
+        origin: Any = None,
     ) -> None:
         for name, array, dtype in (("pixels", pixels, "uint8"), ("offsets", offsets, "int64")):
             if array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
@@ -90,6 +93,7 @@ class ArraySource(DecodedSource):
         self.pixels, self.offsets, self.shapes = (_read_only(array) for array in (pixels, offsets, shapes))
         self.labels = checked_labels(labels, count, "image")
         self.classes = tuple(classes)
+        self._origin = origin
 
     @classmethod
     def from_images(
@@ -147,8 +151,8 @@ class ArraySource(DecodedSource):
         return self.pixels[self.offsets[sample_id] : self.offsets[sample_id + 1]].reshape(height, width, CHANNELS)
 
     def name(self, sample_id: int) -> str:
-        """What errors call a sample: its place."""
-        return f"images[{sample_id}]"
+        """What errors call a sample: its place, or what its origin calls it."""
+        return f"images[{sample_id}]" if self._origin is None else str(self._origin.name(sample_id))
 
     def select(self, ids: npt.ArrayLike) -> ArraySource:
         """The samples ``ids``, (M,) integers, as a source of their own, copied: ``ids[i]`` becomes sample i."""
@@ -158,14 +162,17 @@ class ArraySource(DecodedSource):
         pixels = np.empty(offsets[-1], np.uint8)
         for n, sample_id in enumerate(chosen.tolist()):
             pixels[offsets[n] : offsets[n + 1]] = self.pixels[self.offsets[sample_id] : self.offsets[sample_id + 1]]
-        return ArraySource(pixels, offsets, shapes, self.labels[chosen], self.classes)
+        origin = None if self._origin is None else self._origin.select(chosen)
+        return ArraySource(pixels, offsets, shapes, self.labels[chosen], self.classes, origin)
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any pixel, size, label, or the order of the samples."""
+        """16 hex digits that change with any pixel, size, label, or the order of the samples; or the origin's."""
         return self._fingerprint
 
     @functools.cached_property
     def _fingerprint(self) -> str:
+        if self._origin is not None:
+            return str(self._origin.fingerprint())
         return digest_of(self.pixels, self.shapes, self.labels)
 
 

@@ -11,18 +11,18 @@ from torch.utils.data import default_collate
 
 from has_dali.functional import hide
 from has_dali.pipelines.policy_schedule import Policy, policy_at
-
-LARGEST_KEY = 2**62
+from has_dali.random_keys import RandomKeys
 
 
 class HideCollate:
     """Collate samples, then hide cells of the images.
 
     Without ``ids`` the keys of the masks come from torch's default generator: in a DataLoader's worker that is the
-    worker's, seeded anew in each epoch, so masks differ between workers, epochs and runs, and
-    ``torch.manual_seed`` before a run repeats it for the same number of workers. With ``ids`` masks depend on (policy
-    seed, epoch, id) only, whatever batch or worker a sample is in; call ``set_epoch`` before each epoch then. Its
-    value lies in shared memory, so it reaches workers that live on between epochs (``persistent_workers=True``).
+    worker's, seeded anew in each epoch, so masks differ between workers, epochs and runs, and ``torch.manual_seed``
+    before a run repeats it for the same number of workers. Ranks of a distributed job draw other masks even where all
+    set one seed: the rank of ``torch.distributed``, or of torchrun's RANK, counts. With ``ids`` masks depend on (policy
+    seed, epoch, id) only, whatever batch or worker a sample is in; call ``set_epoch`` before each epoch then. Its value
+    lies in shared memory, so it reaches workers that live on between epochs (``persistent_workers=True``).
 
     Args:
         policy: what is hidden, or a schedule over epochs.
@@ -59,6 +59,7 @@ class HideCollate:
             raise TypeError(f"policy={policy!r}: expected a HideAndSeek or a PolicySchedule")
         self.policy, self.collate, self.fill, self.layout = policy, collate, fill, layout
         self.image, self.ids = image, ids
+        self._random_keys = RandomKeys()
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     @property
@@ -85,7 +86,7 @@ class HideCollate:
     def _hidden(self, images: Any, ids: Any) -> torch.Tensor:
         if not isinstance(images, torch.Tensor):
             raise TypeError(f"HideCollate: expected a tensor of images, got {type(images).__name__}; set image=")
-        keys = torch.randint(LARGEST_KEY, (len(images),)) if ids is None else torch.as_tensor(ids)
+        keys = self._random_keys(len(images)) if ids is None else torch.as_tensor(ids)
         policy = policy_at(self.policy, self.epoch)
         assert policy is not None
         # What default_collate made is this batch's alone; another function may hand out a data set's own memory.

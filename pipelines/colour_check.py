@@ -29,7 +29,7 @@ def lacks_colours(content):  # type: ignore[no-untyped-def]
     if size < 2 or content[0] != 0xFF or content[1] != _START:
         return False
     four = told = False
-    at = 2
+    at = np.int64(2)
     while at + _COMPONENTS < size and content[at] == 0xFF:
         marker = content[at + 1]
         if marker in (_SCAN, _END):

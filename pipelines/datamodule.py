@@ -8,9 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 from has_dali.kernels.threads import available_cores
+from has_dali.pipelines.epoch_batches import EpochBatches
 from has_dali.pipelines.image_batches import ImageLoader
 from has_dali.pipelines.loader import image_loader
 from has_dali.pipelines.policy_schedule import Policy
+from has_dali.pipelines.rank_check import check_ranks
 
 _FROM_TRAINER = ("rank", "world_size", "train", "policy")
 
@@ -20,7 +22,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     Lightning's checkpoints hold the training loader's state: ``trainer.fit(..., ckpt_path=...)`` goes on at the batch
     that the checkpoint was written after, in the middle of an epoch too, and on another number of processes if
-    ``batch_size`` times their number stays the same. Labels of -1 in evaluation over several processes are padding.
+    ``batch_size`` times their number stays the same. The epoch is the trainer's. Labels of -1 in evaluation over
+    several processes are padding. Processes whose data or settings differ are told so before the first batch.
 
     Args:
         train: what ``image_loader`` takes as data.
@@ -38,6 +41,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     Raises:
         TypeError: an option is one that the trainer decides.
+        ValueError: when loaders are made, on all ranks: their data or settings differ; names what.
 
     Example:
         >>> import numpy as np
@@ -80,9 +84,10 @@ class ImageDataModule(pl.LightningDataModule):
         if test is None:
             self.test_dataloader = None  # type: ignore[assignment, method-assign]
 
-    def train_dataloader(self) -> ImageLoader:
-        """Training batches of this rank; made anew by every fit."""
-        return self._loader("train")
+    def train_dataloader(self) -> EpochBatches:
+        """Training batches of this rank, in the trainer's epoch; made anew by every fit."""
+        trainer: Any = self.trainer
+        return EpochBatches(self._loader("train"), None if trainer is None else lambda: trainer.current_epoch)
 
     def val_dataloader(self) -> ImageLoader:
         """Validation batches of this rank."""
@@ -100,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
             rank, world_size, local = trainer.global_rank, trainer.world_size, trainer.num_devices
             device = self._device or trainer.strategy.root_device
         options = {**self._common, **self._own[train]}
-        return image_loader(
+        loader = image_loader(
             self.data[part],
             self._batch_sizes[not train],
             train=train,
@@ -111,3 +116,6 @@ class ImageDataModule(pl.LightningDataModule):
             threads=self._threads or max(available_cores() // local, 1),
             **options,
         )
+        if trainer is not None:
+            check_ranks(loader)
+        return loader

@@ -25,6 +25,9 @@ from has_dali.pipelines.spec import BoxPlan, ImageSpec
 _DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 
 NO_PIXELS = "the header gives a side of 0 pixels"
+# A damaged header may claim 65535 x 65535 pixels, 12.9 GB decoded. Pillow takes as many as this for an attack.
+MAX_PIXELS = 178_956_970
+TOO_LARGE = f"the header gives more than {MAX_PIXELS} pixels"
 
 Inputs: TypeAlias = tuple[Any, ...]
 Feed: TypeAlias = Callable[[], Inputs]
@@ -77,12 +80,12 @@ def build(
     return pipeline
 
 
-def warm_up(spec: ImageSpec, batch_size: int, device_id: int) -> None:
-    """Compile the kernel of a GPU pipeline before its first batch."""
+def warm_up(spec: ImageSpec, policy: HideAndSeek | None, batch_size: int, device_id: int) -> None:
+    """Compile the kernel of a GPU pipeline that hides by ``policy`` before its first batch."""
     side = (spec.size, spec.size)
     boxes = not isinstance(spec.plan, EvalPlan)
     launchers.warm_up_resize(
-        spec.policies(0)[0] if boxes else None,
+        policy if boxes else None,
         batch_size,
         device_id,
         **({"size": side} if boxes else {"size": None, "source": side}),
@@ -185,11 +188,32 @@ def _planned(plan: BoxPlan | EvalPlan, sizes: Any, keys: Sequence[Any]) -> tuple
     return tuple(BatchOperator(_on_dlpack(plan), name, num_outputs=outputs)(sizes, *keys))
 
 
+def whole_images(encoded: Any, device_id: int | None = None) -> Any:
+    """All pixels of each image, unless its header gives none, or more than ``MAX_PIXELS``."""
+    sizes = _header_sizes(encoded)
+    box = BatchOperator(_on_dlpack(_whole_box), f"{__name__}.whole_images", num_outputs=2)(sizes)
+    return _decoded_box(encoded, tuple(box), device_id)
+
+
+def _whole_box(sizes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    sides = sizes[:, :2].copy()  # one row would pass for contiguous as it is
+    return np.zeros_like(sides), sides
+
+
+def unfit_size(sides: npt.NDArray) -> str | None:
+    """Why an image of these sides, (2,) integers, is not decoded, or None."""
+    if min(sides) < 1:
+        return NO_PIXELS
+    return TOO_LARGE if int(sides[0]) * int(sides[1]) > MAX_PIXELS else None
+
+
 def _on_dlpack(plan: Callable[..., tuple[npt.NDArray, ...]]) -> Callable[..., tuple[Any, ...]]:
     def run(*tensors: Any) -> tuple[Any, ...]:
         sizes, *keys = map(as_numpy, tensors)
         if sizes.size and sizes[:, :2].min() < 1:
             raise ValueError(NO_PIXELS)
+        if sizes.size and sizes[:, :2].prod(axis=1, dtype=np.int64).max() > MAX_PIXELS:
+            raise ValueError(TOO_LARGE)
         return tuple(array.__dlpack__() for array in plan(sizes, *keys))
 
     return run

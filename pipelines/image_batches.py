@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from has_dali.pipelines.epoch_position import EpochPosition
 from has_dali.pipelines.loader_state import check_state, settings_of, state_of
-from has_dali.pipelines.sampler import MAX_EPOCH, PADDING, BalancedSampler, Position, Sampler, at_least
+from has_dali.pipelines.sampler import PADDING, BalancedSampler, Position, Sampler
 from has_dali.pipelines.skipping import report_of
 from has_dali.pipelines.spec import ImageSpec
 
@@ -50,9 +51,7 @@ class ImageLoader:
         """What decides the batches beside seed and data, as it stands in the state."""
         self._stream = stream
         self._batches_given, self._samples_given = 0, 0
-        self._epoch, self._index = 0, 0  # position of the next batch
-        self._handed_out = False  # a loop gave at least one batch of _epoch and did not end by itself
-        self._loop = 0
+        self._position = EpochPosition(sampler)
 
     def __len__(self) -> int:
         """Batches per epoch on this rank."""
@@ -65,19 +64,22 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, or the rest of the epoch that ``load_state_dict`` pointed into."""
-        self.set_epoch(self.next_epoch)
-        self._loop += 1
-        return self._batches(self._loop)
+        return self._batches(self._position.begin())
 
     @property
     def epoch(self) -> int:
         """The epoch under way or left early; after a complete loop, the next one."""
-        return self._epoch
+        return self._position.epoch
 
     @property
     def next_epoch(self) -> int:
         """The epoch that a new loop takes: the one loaded or not begun, or the one after a loop left early."""
-        return self._epoch + self._handed_out
+        return self._position.next_epoch
+
+    @property
+    def skips(self) -> bool:
+        """Whether broken samples are replaced, as ``on_error="skip"`` has it; never with images in memory."""
+        return getattr(self._stream, "replacements", None) is not None
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the next one to be iterated, from its start, or from the position loaded within it.
@@ -85,9 +87,7 @@ class ImageLoader:
         Raises:
             ValueError, TypeError: the epoch is no integer from 0 to 2**32 - 1.
         """
-        epoch = at_least("epoch", epoch, 0, MAX_EPOCH)
-        if self._handed_out or epoch != self._epoch:
-            self._epoch, self._index, self._handed_out = epoch, 0, False
+        self._position.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Position of the next batch, and what it belongs to, JSON-able; a state is good for every rank.
@@ -119,8 +119,7 @@ class ImageLoader:
 
     def position(self) -> tuple[int, int]:
         """Epoch of the next batch, and the samples that all ranks together consumed of it."""
-        at_end = self._index >= len(self)
-        return (self._epoch + 1, 0) if at_end else (self._epoch, self._index * self.sample_order.global_batch)
+        return self._position.consumed()
 
     def move_to(self, epoch: int, samples: int) -> None:
         """Make the batch at a ``position`` the next one, unchecked whether it was this loader's.
@@ -128,13 +127,7 @@ class ImageLoader:
         Raises:
             ValueError: there is no such batch.
         """
-        index, rest = divmod(samples, self.sample_order.global_batch)
-        if rest or (index and index >= len(self)):
-            raise ValueError(
-                f"state: samples={samples} is no batch boundary of this loader ({len(self)} batches of"
-                f" {self.sample_order.global_batch} over all ranks); use the same data and global batch size"
-            )
-        self._epoch, self._index, self._handed_out = epoch, index, False
+        self._position.move_to(epoch, samples)
 
     def report(self) -> dict[str, Any]:
         """What this loader handed out on this rank, and what it could not load, since it was made; JSON-able.
@@ -148,20 +141,17 @@ class ImageLoader:
         return report_of(self._batches_given, self._samples_given, replaced, getattr(stream, "replacements", None))
 
     def _batches(self, loop: int) -> Iterator[Batch]:
-        while self._index < len(self):
-            ids, labels, images = self._stream.batch((self._epoch, self._index))
-            self._index += 1
-            self._handed_out = True
+        while (position := self._position.following()) is not None:
+            ids, labels, images = self._stream.batch(position)
+            self._position.advance()
             self._batches_given += 1
             self._samples_given += int((ids != PADDING).sum())
             batch = {"image": images, "label": self._tensor(labels), "id": self._tensor(ids.copy())}
             if isinstance(self.sample_order, BalancedSampler):
-                batch["key"] = self._tensor(self.sample_order.keys_of(ids, self._index - 1))
+                batch["key"] = self._tensor(self.sample_order.keys_of(ids, position[1]))
             yield batch
             del batch, images  # else they would live on until the next batch is there
-            if loop != self._loop:
-                raise RuntimeError("this loop over the loader was ended by a newer one; run one loop at a time")
-        self._epoch, self._index, self._handed_out = self._epoch + 1, 0, False
+            self._position.check(loop)
 
     def _tensor(self, values: npt.NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)

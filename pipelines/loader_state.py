@@ -25,7 +25,7 @@ _SHOWN = 3
 _MISSING = "missing"
 _HINTS = {
     "global_batch": " (batch_size * world_size)",
-    "data": " (other files, labels, sizes or order, or another cache)",
+    "data": " (other files, labels, sizes or order)",
 }
 
 

@@ -58,10 +58,13 @@ class MaskReader:
     def read(self, sample_id: int, key: int, epoch: int, out: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
         """The mask of one sample, written to ``out`` (size, size), or an array of its own for whole masks.
 
+        A negative id is padding, whose mask is all ``void`` and needs ``out``.
+
         Raises:
             ValueError: the mask cannot be read, or has another size than its image; names the files.
         """
-        if sample_id < 0 and out is not None:  # padding
+        if sample_id < 0:
+            assert out is not None, "padding has no size of its own"
             out.fill(self.spec.void)
             return out
         mask = mask_files.read_mask(self._masks[sample_id])
@@ -108,7 +111,7 @@ class Scheduled:
     position: Position
     ids: IdArray
     masks: torch.Tensor | None
-    parts: list[Future[npt.NDArray[np.int64]]]
+    parts: list[Future[npt.NDArray[np.int64]] | None]  # None: padding of whole images, whose size nobody knows yet
 
 
 class MaskStream:
@@ -157,10 +160,11 @@ class MaskStream:
         try:
             rows = []
             for n, part in enumerate(entry.parts):
-                if entry.ids[n] == ids[n]:
+                if part is not None and entry.ids[n] == ids[n]:
                     rows.append(part.result())
                 else:
-                    part.exception()  # wait: it may still be writing to its row
+                    if part is not None:
+                        part.exception()  # wait: it may still be writing to its row
                     out = np.empty(sides, np.int64) if entry.masks is None else entry.masks[n].numpy()
                     rows.append(self._reader.read(int(ids[n]), int(ids[n]), position[0], out))
         except BaseException:
@@ -172,7 +176,8 @@ class MaskStream:
         """Drop the work under way; the next batch starts anew."""
         for entry in self._scheduled:
             for part in entry.parts:
-                part.cancel()
+                if part is not None:
+                    part.cancel()
         self._scheduled.clear()
         self._next = None
 
@@ -184,7 +189,9 @@ class MaskStream:
             masks = torch.empty((len(ids), size, size), dtype=torch.int64, pin_memory=self._pinned)
         rows = [None] * len(ids) if masks is None else list(masks.numpy())
         parts = [
-            self._pool.submit(self._reader.read, sample_id, sample_id, position[0], row)
+            None
+            if sample_id < 0 and row is None
+            else self._pool.submit(self._reader.read, sample_id, sample_id, position[0], row)
             for sample_id, row in zip(ids.tolist(), rows, strict=True)
         ]
         return Scheduled(position, ids, masks, parts)

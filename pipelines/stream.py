@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import broken, graph
 from has_dali.pipelines.sampler import IdArray, Position, Sampler, labels_of
 from has_dali.pipelines.skipping import Draws, Replacements, TooManyBrokenError, drawn
@@ -15,18 +16,35 @@ from has_dali.pipelines.spec import ImageSpec
 
 
 class Feeder:
-    """What the pipeline calls for its next batch; records what it gave out."""
+    """What the pipeline calls for its next batch; records what it gave out.
+
+    It works ahead of the reader, who may never ask for a batch that cannot be fed: a file is gone, too many are broken,
+    a schedule knows no further epoch. Such a failure is its end, kept in ``failure``, and no batch before it suffers.
+    """
 
     def __init__(self, spec: ImageSpec, source: Any, sampler: Sampler, replacements: Replacements | None) -> None:
         self._spec, self._source, self._sampler, self._replacements = spec, source, sampler, replacements
         self.next: Position | None = (0, 0)
-        self.policies = spec.policies(0)  # what the pipeline hides
+        self.policies: tuple[HideAndSeek | None, ...] = ()  # what the pipeline hides
+        self.failure: Exception | None = None
         self.scheduled: deque[tuple[Draws, graph.Inputs]] = deque()  # with the inputs, which DALI does not copy
 
     def __call__(self) -> graph.Inputs:
-        if self.next is None or self._spec.policies(self.next[0]) != self.policies:
-            raise StopIteration  # another policy needs another pipeline
-        draws = drawn(self._sampler, self.next)
+        if self.next is None or self.failure is not None:
+            raise StopIteration
+        try:
+            if self._spec.policies(self.next[0]) == self.policies:
+                return self._fed(self.next)
+        except Exception as error:
+            self.failure = error
+        raise StopIteration  # another policy needs another pipeline
+
+    def move_to(self, position: Position | None) -> None:
+        """Make ``position`` the next batch, as if nothing had failed; None: there is none."""
+        self.next, self.failure = position, None
+
+    def _fed(self, position: Position) -> graph.Inputs:
+        draws = drawn(self._sampler, position)
         if self._replacements is not None:
             draws = self._replacements.resolve(draws)
         inputs = graph.graph_inputs(self._spec, self._source, draws.shown, draws.keys, draws.position[0])
@@ -78,6 +96,7 @@ class BatchStream:
 
         Raises:
             RuntimeError: a file cannot be read or decoded; names it. Or too many of them cannot.
+            Exception: what the source, or a policy schedule, raised for this very batch.
         """
         known: frozenset[int] | None = None
         while True:
@@ -107,7 +126,7 @@ class BatchStream:
         """Drop the pipeline and the work under way; the next batch builds another."""
         self._pipeline = None
         self._feeder.scheduled.clear()
-        self._feeder.next = None  # the next batch seeks
+        self._feeder.move_to(None)  # the next batch seeks
 
     def _next(self, position: Position) -> tuple[Draws, torch.Tensor]:
         policies = self.spec.policies(position[0])
@@ -117,6 +136,8 @@ class BatchStream:
             self._pipeline = self._built()
         self._seek(position)
         self._work_ahead()
+        if not self._feeder.scheduled and self._feeder.failure is not None:
+            raise self._feeder.failure  # now it is its turn
         images, colourless = self._pop_images()
         if colourless:
             raise RuntimeError(broken.COLOURLESS)  # then all of the batch is looked through, as after any failure
@@ -130,7 +151,7 @@ class BatchStream:
     def _built(self) -> Any:
         """A pipeline that the feeder feeds."""
         if self._device_id is not None:
-            graph.warm_up(self.spec, self._sampler.batch_size, self._device_id)
+            graph.warm_up(self.spec, self._feeder.policies[0], self._sampler.batch_size, self._device_id)
         return graph.build(
             self.spec, self._source, self._feeder, self._feeder.policies, self._sampler.batch_size, self._threads,
             self._prefetch, self._device_id,
@@ -138,14 +159,16 @@ class BatchStream:
 
     def _seek(self, position: Position) -> None:
         scheduled = self._feeder.scheduled
-        if (scheduled[0][0].position if scheduled else self._feeder.next) == position:
+        if scheduled and scheduled[0][0].position == position:
+            return
+        if not scheduled and self._feeder.next == position and self._feeder.failure is None:
             return
         while scheduled:
             self._pipeline.share_outputs()
             self._pipeline.release_outputs()
             scheduled.popleft()
-        self._pipeline.reset()  # clears the end that a feeder of evaluation data signalled
-        self._feeder.next = position
+        self._pipeline.reset()  # clears the end that the feeder signalled
+        self._feeder.move_to(position)
 
     def _work_ahead(self) -> None:
         scheduled = self._feeder.scheduled

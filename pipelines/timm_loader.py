@@ -11,6 +11,7 @@ import torch
 from has_dali.pipelines.image_batches import ImageLoader
 from has_dali.pipelines.loader import image_loader
 from has_dali.pipelines.policy_schedule import Policy
+from has_dali.pipelines.rank_check import check_ranks
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16"}
 # timm's arguments that say how its workers and streams run: here there are none.
@@ -54,9 +55,18 @@ class TimmLoader:
 
     Args:
         loader: gives the batches.
+
+    Raises:
+        ValueError: an evaluation that skips broken files: a batch of (images, targets) has no place to say which of
+            its images stand in for them.
     """
 
     def __init__(self, loader: ImageLoader) -> None:
+        if loader.skips and not loader.sample_order.train:
+            raise ValueError(
+                "on_error='skip': targets of an evaluation cannot tell which images were skipped; leave it out, or use"
+                " image_loader, whose batches have ids (-1 for these)"
+            )
         self.loader = loader
 
     def __len__(self) -> int:
@@ -142,7 +152,8 @@ def create_loader(
         ratio: of their aspect ratio, from (3/4, 4/3).
         hflip: probability of a flip.
         mean, std: per channel, 0..1, as timm has them.
-        distributed: this process's rank and world size from ``torch.distributed``.
+        distributed: this process's rank and world size from ``torch.distributed``; the ranks' data and settings are
+            compared once, here.
         crop_pct: evaluation: side over the short side that images are resized to before the crop; None: 0.875.
         crop_mode: evaluation: "center", or "squash": the whole image, whatever its aspect ratio.
         fp16: float16 images, as ``img_dtype=torch.float16``.
@@ -154,7 +165,8 @@ def create_loader(
         timm_arguments: the others of timm's, see above.
 
     Raises:
-        ValueError, TypeError: an argument is out of range, unknown, or asks for what this loader does not do.
+        ValueError, TypeError: an argument is out of range, unknown, or asks for what this loader does not do; or the
+            ranks differ in it.
 
     Example:
         >>> from has_dali.pipelines import ArraySource
@@ -188,6 +200,8 @@ def create_loader(
         threads=threads, seed=seed, rank=rank, world_size=world_size, mean=[255 * value for value in mean],
         std=[255 * value for value in std], dtype=_DTYPES[dtype], **crop, **(options or {}),
     )  # fmt: skip
+    if distributed:
+        check_ranks(loader)
     return TimmLoader(loader)
 
 

@@ -14,8 +14,7 @@ from torchvision.transforms import v2
 from has_dali.functional import hide
 from has_dali.pipelines.mask_files import VOID
 from has_dali.pipelines.policy_schedule import Policy, policy_at
-
-LARGEST_KEY = 2**62
+from has_dali.random_keys import RandomKeys
 
 
 class RandomHideAndSeek(v2.Transform):
@@ -27,8 +26,9 @@ class RandomHideAndSeek(v2.Transform):
     is the image. Bounding boxes, key points and everything else pass unchanged, masks too unless ``hide_masks``.
     Pictures of Pillow are refused: put ``v2.ToImage()`` before.
 
-    Keys of the masks come from torch's default generator, so a DataLoader's seeding of its workers holds. With
-    ``id_key`` they come from the sample instead, and masks depend on (policy seed, epoch, id) only.
+    Keys of the masks come from torch's default generator, so a DataLoader's seeding of its workers holds; ranks of a
+    distributed job draw other masks even where all set one seed (see ``RandomKeys``). With ``id_key`` they come from
+    the sample instead, and masks depend on (policy seed, epoch, id) only.
 
     Args:
         policy: what is hidden, or a schedule over epochs.
@@ -70,6 +70,7 @@ class RandomHideAndSeek(v2.Transform):
         self.policy, self.fill, self.hide_masks, self.ignore_index = policy, fill, hide_masks, ignore_index
         self.id_key = id_key
         self._ids: Any = None
+        self._random_keys = RandomKeys()
         # Shared memory: what set_epoch writes reaches the workers of a DataLoader that live on between epochs.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -114,7 +115,7 @@ class RandomHideAndSeek(v2.Transform):
                 )
         count = math.prod(leading)
         if self._ids is None:
-            keys = torch.randint(LARGEST_KEY, (count,))
+            keys = self._random_keys(count)
         else:
             keys = torch.as_tensor(self._ids, dtype=torch.int64).reshape(-1)
             if len(keys) != count:

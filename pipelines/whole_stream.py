@@ -24,8 +24,7 @@ class WholeStream(BatchStream):
             feed = self._feeder  # the graph must not refer to the stream, which would never be freed
             paths = fn.external_source(source=lambda: feed()[0], batch=True, ndim=1, dtype=types.UINT8)
             encoded = fn.io.file.read(paths, dont_use_mmap=True)
-            device = "cpu" if self._device_id is None else "mixed"
-            images = fn.decoders.image(encoded, device=device, output_type=types.RGB)
+            images = graph.whole_images(encoded, self._device_id)
             form = graph.output_format(self.spec)
             whole = hfn.resize_mirror_normalize_hide(images, None, size=None, **form)
             pipeline.set_outputs(whole, colourless(encoded))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,27 @@ def test_the_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.touch()
     assert target.stat().st_mode == other.stat().st_mode  # not the private mode of a temporary file
+
+
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, synced = tmp_path / "index", list[int]()
+
+    def fsync(descriptor: int) -> None:
+        assert not target.exists()
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_file(target) as file:
+        file.write(b"abc")
+    assert synced == [3] and target.read_bytes() == b"abc"
+
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), atomic_file(target) as file:
+        file.write(b"other")
+    assert target.read_bytes() == b"abc" and list(tmp_path.iterdir()) == [target]
 
 
 def test_json_is_strict_and_takes_numpy(tmp_path: Path) -> None:

@@ -105,3 +105,12 @@ def test_half_precision_and_channels_last() -> None:
 def test_errors_name_the_argument(make: object, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         make()  # type: ignore[operator]
+
+
+def test_ranks_with_one_seed_draw_other_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, masks = HideAndSeek2d(HideAndSeek(patch_sizes=(2,), p_hide=0.5)), []
+    for rank in ("0", "1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        torch.manual_seed(3)
+        masks.append(module(torch.ones(4, 1, 16, 16)))
+    assert torch.equal(masks[0], masks[2]) and not torch.equal(masks[0], masks[1])

@@ -23,21 +23,26 @@ from nvidia.dali import fn, types  # noqa: F401 (imported once, before the forks
 from torch.nn.parallel import DistributedDataParallel
 
 from has_dali.kernels.policy import HideAndSeek
-from has_dali.pipelines import image_loader, stream  # noqa: F401
+from has_dali.pipelines import PolicySchedule, image_loader, stream  # noqa: F401
 from has_dali.pipelines.image_batches import ImageLoader
+from has_dali.pipelines.rank_check import check_ranks
 
 POLICY = HideAndSeek((3, 5), seed=4)
 LIMIT = datetime.timedelta(seconds=30)
+SCHEDULE = PolicySchedule(POLICY, p_hide=lambda epoch: 0.2 + 0.1 * (epoch % 6))
 SIZE = 16
 
 
 def loader_of(job: dict[str, Any], rank: int) -> ImageLoader:
     """The loader of one rank."""
     train = job.get("train", True)
+    # "rich": everything at once that decides batches and is new in an epoch or a draw.
+    rich: dict[str, Any] = {"sampling": "class-balanced", "multi_view": 2, "policy": SCHEDULE}
+    options = rich if job.get("rich") else {"policy": POLICY if train else None}
     return image_loader(
-        job["data"], job["global_batch"] // job["world"], train=train, policy=POLICY if train else None, size=SIZE,
+        job.get("data_of", {}).get(str(rank), job["data"]), job["global_batch"] // job["world"], train=train, size=SIZE,
         device="cpu", threads=1, seed=6, rank=rank, world_size=job["world"], on_error=job.get("on_error", "raise"),
-        error_budget=0.5,
+        error_budget=job.get("error_budget", 0.5), **options,
     )  # fmt: skip
 
 
@@ -54,6 +59,7 @@ def run_rank(job: dict[str, Any], rank: int) -> None:
         "gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=world, timeout=LIMIT
     )  # fmt: skip
     loader = loader_of(job, rank)
+    check_ranks(loader)
     if "state" in job:
         loader.load_state_dict(json.loads(Path(job["state"]).read_text()))
     if "epoch_of" in job:
@@ -99,7 +105,10 @@ def learn(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> None:
 
 
 def launch(job: dict[str, Any]) -> None:
-    """Fork the ranks of a job and wait for them; ``kill_at``: kill -9 all once so many samples are in the state."""
+    """Fork the ranks of a job and wait for them.
+
+    ``kill_at``: kill -9 all once so many samples are in the state. ``fails``: each must end by an error of its own.
+    """
     Path(job["out"]).mkdir()
     ranks = [forked(job, rank) for rank in range(job["world"])]
     if "kill_at" in job:
@@ -111,7 +120,7 @@ def launch(job: dict[str, Any]) -> None:
         for pid in ranks:
             os.kill(pid, signal.SIGKILL)
     codes = [os.waitpid(pid, 0)[1] for pid in ranks]
-    expected = signal.SIGKILL if "kill_at" in job else 0
+    expected = signal.SIGKILL if "kill_at" in job else os.EX_SOFTWARE << 8 if "fails" in job else 0
     if any(code != expected for code in codes):
         sys.exit(f"job {job['out']}: ranks ended with {codes}")
 
@@ -126,12 +135,14 @@ def forked(job: dict[str, Any], rank: int) -> int:
     pid = os.fork()
     if pid:
         return pid
-    code = 1
+    code = os.EX_SOFTWARE
     try:
         run_rank(job, rank)
         code = 0
     except BaseException as error:
-        sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
+        Path(job["out"], f"rank{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+        if "fails" not in job:
+            sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
     finally:
         sys.stderr.flush()
         os._exit(code)

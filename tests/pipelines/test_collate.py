@@ -16,6 +16,7 @@ from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import collate
 from has_dali.pipelines.collate import HideCollate
 from has_dali.pipelines.policy_schedule import PolicySchedule
+from has_dali.random_keys import LARGEST_KEY
 
 POLICY = HideAndSeek((4, 7), seed=2)
 Pair = namedtuple("Pair", ["image", "label"])
@@ -56,7 +57,7 @@ def test_keys_are_torchs_without_ids() -> None:
     torch.manual_seed(3)
     images = hide(_dicts())["image"]
     torch.manual_seed(3)
-    mask = torch.from_numpy(POLICY.mask(torch.randint(collate.LARGEST_KEY, (8,)).numpy(), 0, 12, 16))
+    mask = torch.from_numpy(POLICY.mask(torch.randint(LARGEST_KEY, (8,)).numpy(), 0, 12, 16))
     for channel, fill in enumerate((4.0, 5.0, 6.0)):
         assert torch.equal(images[:, channel], torch.ones(8, 12, 16).masked_fill(mask, fill))
     assert not torch.equal(hide(_dicts())["image"], images)

@@ -44,8 +44,9 @@ class _Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 1e-4)
 
 
-def _trainer(folder: Path, **options: Any) -> Any:
-    checkpoints = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+def _trainer(folder: Path, epoch_end: bool = False, **options: Any) -> Any:
+    when = {"every_n_epochs": 1, "save_on_train_epoch_end": True} if epoch_end else {"every_n_train_steps": 1}
+    checkpoints = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **when)
     return pl.Trainer(
         accelerator="cpu", logger=False, callbacks=[checkpoints], enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder, **{"max_epochs": 3, **options},
@@ -83,6 +84,28 @@ def test_resuming_from_any_step(image_folder: Path, tmp_path: Path, step: int) -
     assert resumed.seen == whole.seen[step:]
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("validated", [False, True])
+def test_resuming_from_the_end_of_an_epoch(image_folder: Path, tmp_path: Path, epochs: int, validated: bool) -> None:
+    """Lightning hands no state to the loaders then."""
+    val = image_folder if validated else None
+    whole = _Model()
+    _trainer(tmp_path / "whole").fit(whole, _data(image_folder, val=val))
+    stopped = _trainer(tmp_path / "stopped", epoch_end=True, max_epochs=epochs)
+    stopped.fit(_Model(), _data(image_folder, val=val))
+    resumed = _Model()
+    checkpoint = tmp_path / f"stopped/step={3 * epochs}.ckpt"
+    _trainer(tmp_path / "resumed").fit(resumed, _data(image_folder, val=val), ckpt_path=checkpoint)
+    assert resumed.seen == whole.seen[3 * epochs :] and len(resumed.seen) == 9 - 3 * epochs
+
+
+def test_loaders_made_anew_in_every_epoch(image_folder: Path, tmp_path: Path) -> None:
+    whole, anew = _Model(), _Model()
+    _trainer(tmp_path / "whole").fit(whole, _data(image_folder))
+    _trainer(tmp_path / "anew", reload_dataloaders_every_n_epochs=1).fit(anew, _data(image_folder))
+    assert anew.seen == whole.seen and len(anew.seen) == 9
+
+
 def test_a_checkpoint_of_other_data_is_refused(image_folder: Path, tmp_path: Path) -> None:
     _trainer(tmp_path, max_steps=1).fit(_Model(), _data(image_folder))
     files = sorted(image_folder.rglob("*.jpg"))[:24]
@@ -96,7 +119,7 @@ def test_ranks_and_devices_are_the_trainers(image_folder: Path) -> None:
     data.trainer = SimpleNamespace(
         global_rank=1, world_size=3, num_devices=3, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )
-    train, val = data.train_dataloader(), data.val_dataloader()
+    train, val = data.train_dataloader().loader, data.val_dataloader()
     assert (train.sample_order.rank, train.sample_order.world_size) == (1, 3)
     assert train.settings["crop"] == "short-side" and val.settings["crop"] == "center"
     assert train.spec.policy == POLICY and val.spec.policy is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,11 +65,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 def _spoil(folder: Path) -> dict[str, Path]:
     good = folder / "good.jpg"
     _picture(80, 100).save(good)
-    cut, text, empty = folder / "cut.jpg", folder / "text.jpg", folder / "empty.jpg"
-    cut.write_bytes(good.read_bytes()[:700])
+    cut, text, empty, huge = (folder / f"{kind}.jpg" for kind in ("cut", "text", "empty", "huge"))
+    content = good.read_bytes()
+    cut.write_bytes(content[:700])
+    sides = content.index(b"\xff\xc0") + 5  # of the frame header
+    huge.write_bytes(content[:sides] + b"\xff" * 4 + content[sides + 4 :])
     text.write_text("no image")
     empty.touch()
-    return {"good": good, "cut": cut, "text": text, "empty": empty, "gone": folder / "gone.jpg"}
+    return {"good": good, "cut": cut, "text": text, "empty": empty, "huge": huge, "gone": folder / "gone.jpg"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,7 @@ def _spoil(folder: Path) -> dict[str, Path]:
         ("cut", "(damaged|cut off)"),
         ("text", "not an image of a supported format"),
         ("empty", "the file is empty"),
+        ("huge", "the header gives more than 178956970 pixels"),
         ("gone", "no such file"),
     ],
 )
@@ -89,6 +95,19 @@ def test_broken_file_is_named(tmp_path: Path, kind: str, reason: str) -> None:
                 done += batch["id"].tolist()
         assert done == [0, 1, 2]
         assert "Critical error in pipeline" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("options", [{}, {"crop": "warp"}, {"train": True, "batch_size": 2}])
+def test_a_header_that_claims_too_much_is_skipped(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Before its 12.9 GB are asked for, whatever part of them the crop would show."""
+    files = _spoil(tmp_path)
+    settings: dict[str, Any] = {"batch_size": 1, "train": False, "size": 16, "device": "cpu", **options}
+    skipping = image_loader([files["good"], files["huge"]], on_error="skip", error_budget=0.5, **settings)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ids = [sample_id for batch in skipping for sample_id in batch["id"].tolist()]
+    assert sorted(ids) == ([0, 0] if options.get("train") else [-1, 0])
+    assert [file["reason"] for file in skipping.report()["broken"]] == ["the header gives more than 178956970 pixels"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes
 
 
 def test_several_broken_files_are_listed(tmp_path: Path) -> None:

@@ -137,6 +137,29 @@ def test_whole_images_come_at_their_own_size(telling: Path) -> None:
     assert number == 19
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_padding_of_whole_images_is_void(telling: Path, on_error: str) -> None:
+    """Of the size of the image that stands in for it."""
+    ids = []
+    for rank in range(3):
+        for batch in _loader(telling, 1, train=False, rank=rank, world_size=3, on_error=on_error, ignore_index=-7):
+            ids += batch["id"].tolist()
+            assert batch["mask"].shape[1:] == batch["image"].shape[2:]
+            assert bool((batch["mask"] == -7).all()) == (ids[-1] < 0)
+    assert sorted(ids) == [-1, *range(20)]
+
+
+def test_whole_images_of_absurd_sizes_are_refused(tmp_path: Path) -> None:
+    file, mask = tmp_path / "huge.jpg", tmp_path / "huge.png"
+    Image.new("RGB", (30, 20)).save(file)
+    Image.new("L", (30, 20)).save(mask)
+    content = file.read_bytes()
+    sides = content.index(b"\xff\xc0") + 5  # of the frame header
+    file.write_bytes(content[:sides] + b"\x80\x00\x80\x00" + content[sides + 4 :])
+    with pytest.raises(RuntimeError, match=r"sample 0: .*huge\.jpg: the header gives more than 178956970 pixels"):
+        next(iter(paired_loader([file], 1, masks=[mask], train=False, device="cpu")))
+
+
 @pytest.mark.parametrize("options", [{}, {"crop": "scale"}, {"train": False, "crop": "warp"}])
 def test_one_sample_looks_the_same_for_any_batches(telling: Path, options: dict[str, Any]) -> None:
     def by_id(*loaders: PairedLoader) -> dict[int, tuple[bytes, bytes]]:

@@ -108,6 +108,26 @@ def test_masks_follow_the_epoch(image_folder: Path, arrays: ArraySource, kind: s
             assert (a["image"] == 0).all(dim=1)[hidden].all()
 
 
+@pytest.mark.parametrize("prefetch", [1, 2, 4])
+def test_a_function_of_the_epochs_of_the_run_alone(image_folder: Path, prefetch: int) -> None:
+    """Working ahead into an epoch that nobody asks for harms no batch; asking for it raises the function's error."""
+    policy = PolicySchedule(BASE, p_hide=lambda epoch: [0.1, 0.2][epoch])
+    loader = _open(image_folder, policy=policy, prefetch=prefetch)
+    epochs = [list(loader), list(loader)]
+    assert [len(batches) for batches in epochs] == [6, 6]
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            next(iter(loader))
+        assert loader.position() == (2, 0)
+    resumed = _open(image_folder, policy=policy, prefetch=prefetch)
+    resumed.load_state_dict({**resumed.state_dict(), "epoch": 1, "samples": 20})
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(resumed, epochs[1][4:], strict=True))
+    late = PolicySchedule(BASE, p_hide=lambda epoch: {1: 0.2}[epoch])
+    started = _open(image_folder, policy=late, prefetch=prefetch)
+    started.set_epoch(1)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(started, epochs[1], strict=True))
+
+
 @pytest.mark.parametrize("kind", ["files", "arrays"])
 def test_resuming_in_any_epoch(image_folder: Path, arrays: ArraySource, kind: str) -> None:
     source = image_folder if kind == "files" else arrays

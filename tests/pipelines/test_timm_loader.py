@@ -101,6 +101,16 @@ def test_padding_repeats_a_sample_with_its_target(image_folder: Path) -> None:
     assert len(targets) == 32 and sorted(targets) == [0] * 12 + [1] * 10 + [2] * 10
 
 
+def test_an_evaluation_cannot_skip(image_folder: Path) -> None:
+    """Its targets could not say so; training, and images in memory, which never skip, can."""
+    skip: dict[str, Any] = {"on_error": "skip", "error_budget": 0.1}
+    with pytest.raises(ValueError, match="on_error='skip': targets of an evaluation cannot tell"):
+        create_loader(image_folder, 16, 4, device="cpu", options=skip)
+    for train, more in ((True, {}), (False, {"cache": "decoded"})):
+        loader = create_loader(image_folder, 16, 4, train, device="cpu", options={**skip, **more})
+        assert loader.loader.skips == train and len(next(iter(loader))[1]) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -18,6 +18,7 @@ from has_dali.kernels.policy import HideAndSeek
 from has_dali.pipelines import transforms
 from has_dali.pipelines.policy_schedule import PolicySchedule
 from has_dali.pipelines.transforms import RandomHideAndSeek
+from has_dali.random_keys import LARGEST_KEY
 
 POLICY = HideAndSeek((4, 7), seed=3)
 
@@ -41,7 +42,7 @@ def test_only_the_image_is_hidden() -> None:
     torch.manual_seed(0)
     hidden = RandomHideAndSeek(POLICY, fill=0.0)(sample)
     torch.manual_seed(0)
-    key = torch.randint(transforms.LARGEST_KEY, (1,))
+    key = torch.randint(LARGEST_KEY, (1,))
     mask = torch.from_numpy(POLICY.mask(key.numpy(), 0, 20, 20)[0])
     assert torch.equal(hidden["image"], sample["image"].masked_fill(mask, 0.0)) and 0.2 < mask.float().mean() < 0.8
     assert type(hidden["image"]) is tv_tensors.Image
@@ -63,7 +64,7 @@ def test_batches_of_images_and_dtypes(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     hidden = RandomHideAndSeek(HideAndSeek((5,)), fill=[7, 8, 9])(images)
     torch.manual_seed(1)
-    mask = torch.from_numpy(HideAndSeek((5,)).mask(torch.randint(transforms.LARGEST_KEY, (6,)).numpy(), 0, 12, 16))
+    mask = torch.from_numpy(HideAndSeek((5,)).mask(torch.randint(LARGEST_KEY, (6,)).numpy(), 0, 12, 16))
     for channel, fill in enumerate((7, 8, 9)):
         assert torch.equal(hidden[:, channel], images[:, channel].masked_fill(mask, fill))
     assert len({bytes(cells.numpy().tobytes()) for cells in mask}) > 3
