@@ -1,31 +1,36 @@
 """``has-dali bench compare A.json B.json``: is B slower than A beyond the noise of both?
 
-A figure moved when its median changed by more than a floor of 3 % and by more than the interquartile ranges of both
-runs together. With five rounds of normal noise that is more than three standard errors of the difference, so that
-chance alone hardly ever gets there, and an unstable run gets there least of all.
-
-Ratios to a table's baseline are compared always: both sides were measured in turns, so they hold on another machine
-too. Absolute figures are compared on the same machine only, and only for rows of ours; what the peers and bounds of a
-table moved by together is taken off first, since code that did not change can only have moved with the machine.
+Ratios of ours to peers, and bars that are ratios, are compared always: both sides were measured in turns, so they hold
+on another machine too. Absolute figures are compared on the same machine only, and only for rows of ours; what three
+or more rows of others in a table moved by together is taken off first, since code that did not change can only have
+moved with the machine. Fewer of them could have moved by themselves.
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from has_dali.bench.documents import read_document
+from has_dali.bench.noise import FEW, RULE, moved
 from has_dali.bench.rendering import figure
 from has_dali.bench.results import Bar, Result, Row, Table
+from has_dali.bench.run_differences import (
+    THREADS,
+    free_settings,
+    job_differences,
+    machine_differences,
+    version_differences,
+)
 from has_dali.bench.timing import Summary
 from has_dali.console import Parser, Terminal, check_writable, write_json
 
-FLOOR = 0.03
-RULE = f"moved: the median changed by more than {FLOOR:.0%} and by more than the IQRs of both runs together"
-_FREE_SETTINGS = ("rounds", "quick")  # how often and how long, not what
+_LEAST_DRIFT = 3  # rows that must have moved together
+_DIMENSIONS = re.compile(r"\b(seconds|milliseconds|ms|us|MiB|GiB|MB|GB|images/s|GB/s)\b")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,22 @@ class Change:
     """Relative change in the direction that is better for us."""
     judgement: str
     """"regression", "improvement", "changed" (neither side is ours, or both), or "same"."""
+    note: str = ""
+    """What limits the judgement."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A figure of both runs, before it is known how many there are."""
+
+    where: str
+    what: str
+    before: Summary
+    after: Summary
+    sign: int
+    """1: more is better for us, -1: less is, 0: it says nothing about us."""
+    reached: tuple[bool | None, bool | None] | None = None
+    """Of a bar: whether it was and is met."""
 
 
 @dataclass
@@ -55,7 +76,7 @@ class Comparison:
     """How the jobs differ; empty unless forced."""
     changes: list[Change] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    """Rows of ours that were measured before and are not now: regressions as well."""
+    """Rows, tables and bars of ours that were measured before and are not now: regressions as well."""
     unmatched: list[str] = field(default_factory=list)
     """Rows that only one of the runs measured."""
 
@@ -87,81 +108,34 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], force: bool = F
     first, second = Result.from_dict(before), Result.from_dict(after)
     if first.scope != second.scope:
         raise ValueError(f"the runs are of scopes {first.scope} and {second.scope}: only the same scope compares")
-    differences = job_differences(first, second)
+    hardware = machine_differences(before["machine"], after["machine"])
+    differences = job_differences(first, second, free_settings(before, after))
     if differences and not force:
         raise ValueError(f"the runs did different jobs: {differences[0]}; measure the same, or give --force")
-    hardware = machine_differences(before["machine"], after["machine"])
     found = Comparison(
-        not hardware, [*hardware, *_version_differences(before["machine"], after["machine"])], differences
+        not hardware, [*hardware, *version_differences(before["machine"], after["machine"])], differences
     )
+    same_settings = not differences and first.settings.get("quick") == second.settings.get("quick")
+    pairs: list[_Pair] = []
     for table in first.tables:
         other = next((one for one in second.tables if one.key == table.key), None)
         if other is not None:
-            _compare_tables(found, first.scope, table, other)
-        else:
-            found.unmatched += [f"{first.scope}/{table.key}: only in the first run"]
+            pairs += _compare_tables(found, first.scope, table, other)
+            continue
+        ours = any(row.kind == "ours" and row.value is not None for row in table.rows)
+        (found.lost if ours and same_settings else found.unmatched).append(
+            f"{first.scope}/{table.key}: only in the first run"
+        )
     keys = {table.key for table in first.tables}
     found.unmatched += [
         f"{second.scope}/{one.key}: only in the second run" for one in second.tables if one.key not in keys
     ]
-    _compare_bars(found, first, second)
+    pairs += _compare_bars(found, first, second, same_settings)
+    found.changes = [_change(pair, len(pairs)) for pair in pairs]
     return found
 
 
-def moved(before: Summary, after: Summary) -> bool:
-    """Whether a figure changed beyond the noise of both runs; see the head of this module."""
-    change = abs(after.median - before.median)
-    return change > FLOOR * abs(before.median) and change > before.iqr + after.iqr
-
-
-def job_differences(first: Result, second: Result) -> list[str]:
-    """How what was measured differs: settings, data, and what tables of one name hold."""
-    found = list(_dict_differences("settings", first.settings, second.settings, _FREE_SETTINGS))
-    old, new = first.data or {}, second.data or {}
-    by = "fingerprint" if old.get("fingerprint") and new.get("fingerprint") else "images"
-    if bool(old) != bool(new) or old.get(by) != new.get(by):
-        found.append(f"data {by} {_brief(old.get(by))} against {_brief(new.get(by))}")
-    for table in first.tables:
-        other = next((one for one in second.tables if one.key == table.key), None)
-        if other is None:
-            continue
-        for name in ("unit", "better", "baseline"):
-            if getattr(table, name) != getattr(other, name):
-                found.append(f"table {table.key}: {name} {getattr(table, name)} against {getattr(other, name)}")
-        found += _dict_differences(f"table {table.key}:", table.parameters, other.parameters, ())
-    return found
-
-
-def machine_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """How the hardware differs, limits included; absolute figures compare only where it does not."""
-    pairs: list[tuple[str, Any, Any]] = []
-    for part, names in (("cpu", ("model", "usable_cores", "governor")), ("container", ("cpus", "memory_bytes"))):
-        pairs += [(f"{part} {name}", first[part][name], second[part][name]) for name in names]
-    gpus = [[(gpu.get("name"), gpu.get("power_limit_watts")) for gpu in machine["gpus"]] for machine in (first, second)]
-    pairs.append(("gpus", gpus[0], gpus[1]))
-    return [f"{name} {_brief(old)} against {_brief(new)}" for name, old, new in pairs if old != new]
-
-
-def _version_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    old = {"python": first["python"], **first["packages"]}
-    new = {"python": second["python"], **second["packages"]}
-    return list(_dict_differences("version of", old, new, ()))
-
-
-def _dict_differences(
-    what: str, first: Mapping[str, Any], second: Mapping[str, Any], ignored: Sequence[str]
-) -> Iterator[str]:
-    for name in sorted(set(first) | set(second)):
-        if name in ignored or first.get(name) == second.get(name):
-            continue
-        old, new = first.get(name), second.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _dict_differences(f"{what} {name}", old, new, ())
-        else:
-            yield f"{what} {name} {_brief(old)} against {_brief(new)}"
-
-
-def _compare_tables(found: Comparison, scope: str, first: Table, second: Table) -> None:
+def _compare_tables(found: Comparison, scope: str, first: Table, second: Table) -> Iterator[_Pair]:
     drift = _drift(first, second)
     for row in first.rows:
         where = f"{scope}/{first.key}/{row.key}"
@@ -169,26 +143,50 @@ def _compare_tables(found: Comparison, scope: str, first: Table, second: Table) 
         if row.value is None or other is None or other.value is None:
             _note_gap(found, where, row, other)
             continue
-        if row.ratio is not None and other.ratio is not None and row.key != first.baseline:
-            sign = _favours(first, row)
-            found.changes.append(_change(where, "ratio", row.ratio, other.ratio, sign))
+        yield from _ratios(found.same_machine, scope, first, second, row)
         if found.same_machine and row.kind == "ours":
             scaled = Summary(tuple(value / drift for value in other.value.values))
-            found.changes.append(_change(where, "absolute", row.value, scaled, 1 if first.better == "higher" else -1))
+            yield _Pair(where, "absolute", row.value, scaled, 1 if first.better == "higher" else -1)
     known = {row.key for row in first.rows}
     found.unmatched += [
         f"{scope}/{first.key}/{row.key}: only in the second run" for row in second.rows if row.key not in known
     ]
 
 
+def _ratios(same_machine: bool, scope: str, first: Table, second: Table, row: Row) -> Iterator[_Pair]:
+    """A row's ratios: in a sweep, of ours to the others at the same place; else to the baseline."""
+    where = f"{scope}/{first.key}/{row.key}"
+    if "x" in row.extra:
+        if row.kind != "ours":
+            return  # it is one of the others of a row of ours
+        others = [
+            one
+            for one in first.rows
+            if one.kind != "ours" and one.extra.get("x") == row.extra["x"] and one.value is not None
+        ]
+        for one in others:
+            before, after = first.speed_ratio(row.key, one.key), second.speed_ratio(row.key, one.key)
+            if before is not None and after is not None:
+                yield _Pair(f"{where} over {one.key}", "ratio", before, after, 1)
+        if others:
+            return
+    other = second.row(row.key)
+    if row.ratio is None or other is None or other.ratio is None or row.key == first.baseline:
+        return
+    sign = _favours(first, row)
+    if "x" in row.extra and sign == 0 and (same_machine or first.parameters.get("x") != THREADS):
+        sign = -1  # ours alone: a place that fell behind; how threads scale is the machine's affair as well
+    yield _Pair(where, "ratio", row.ratio, other.ratio, sign)
+
+
 def _drift(first: Table, second: Table) -> float:
-    """What the figures of the rows that are not ours were multiplied by, as a median; 1 where there are none."""
+    """What the figures of the rows that are not ours were multiplied by, as a median; 1 where they are too few."""
     factors = []
     for row in first.rows:
         other = second.row(row.key)
         if row.kind != "ours" and row.value is not None and other is not None and other.value is not None:
             factors.append(other.value.median / row.value.median)
-    return statistics.median(factors) if factors else 1.0
+    return statistics.median(factors) if len(factors) >= _LEAST_DRIFT else 1.0
 
 
 def _favours(table: Table, row: Row) -> int:
@@ -198,13 +196,17 @@ def _favours(table: Table, row: Row) -> int:
     return 0 if ours == (row.kind == "ours") else 1 if ours else -1
 
 
-def _change(where: str, what: str, before: Summary, after: Summary, sign: int) -> Change:
-    relative = after.median / before.median - 1 if before.median else 0.0
-    gain = relative * (sign or 1)
+def _change(pair: _Pair, figures: int) -> Change:
+    before, after = pair.before, pair.after
+    relative = (after.median - before.median) / abs(before.median) if before.median else 0.0
+    gain = relative * (pair.sign or 1)
     judgement = "same"
-    if moved(before, after):
-        judgement = "changed" if sign == 0 else "improvement" if gain > 0 else "regression"
-    return Change(where, what, before.median, after.median, gain, judgement)
+    if moved(before, after, figures):
+        judgement = "changed" if pair.sign == 0 else "improvement" if gain > 0 else "regression"
+    if judgement == "regression" and pair.reached is not None and not (pair.reached[0] and not pair.reached[1]):
+        judgement = "changed"  # a bar is lost when it was met and, beyond noise, is not now
+    note = "too few rounds" if min(len(before.values), len(after.values)) < FEW else ""
+    return Change(pair.where, pair.what, before.median, after.median, gain, judgement, note)
 
 
 def _note_gap(found: Comparison, where: str, row: Row, other: Row | None) -> None:
@@ -217,17 +219,21 @@ def _note_gap(found: Comparison, where: str, row: Row, other: Row | None) -> Non
     (found.lost if row.kind == "ours" else found.unmatched).append(f"{where}: only in the first run ({reason})")
 
 
-def _compare_bars(found: Comparison, first: Result, second: Result) -> None:
-    """Bars may be seconds or bytes: the same machine only. Lost is one that was met and, beyond noise, is not now."""
+def _compare_bars(found: Comparison, first: Result, second: Result, same_settings: bool) -> Iterator[_Pair]:
+    """Bars that are seconds or bytes compare on the same machine only, those that are ratios everywhere."""
     others: dict[str, Bar] = {bar.what: bar for bar in second.bars}
     for bar in first.bars:
-        other = others.get(bar.what)
-        if found.same_machine and other is not None and bar.value is not None and other.value is not None:
+        other, where = others.get(bar.what), f"{first.scope}/bar/{bar.what}"
+        if bar.value is None:
+            continue
+        if other is None or other.value is None:
+            reason = "no such bar" if other is None else f"not measured: {other.note}"
+            # Elsewhere a library may be missing, which is no step back of ours.
+            lost = same_settings and found.same_machine
+            (found.lost if lost else found.unmatched).append(f"{where}: only in the first run ({reason})")
+        elif found.same_machine or not _DIMENSIONS.search(bar.what):
             sign = 1 if bar.at_least is not None else -1
-            change = _change(f"{first.scope}/bar/{bar.what}", "bar", bar.value, other.value, sign)
-            if change.judgement == "regression" and not (bar.met and not other.met):
-                change = replace(change, judgement="changed")
-            found.changes.append(change)
+            yield _Pair(where, "bar", bar.value, other.value, sign, (bar.met, other.met))
 
 
 def show(terminal: Terminal, found: Comparison) -> None:
@@ -236,7 +242,7 @@ def show(terminal: Terminal, found: Comparison) -> None:
     told = sorted((one for one in found.changes if one.judgement in order), key=lambda one: order.index(one.judgement))
     if told:
         rows = [
-            [one.where, one.what, figure(one.before), figure(one.after), f"{one.gain:+.1%}", one.judgement]
+            [one.where, one.what, figure(one.before), figure(one.after), f"{one.gain:+.1%}", _judged(one)]
             for one in told
         ]
         terminal.table("What moved", ["figure", "", "before", "after", "better by", ""], rows, RULE)
@@ -256,6 +262,10 @@ def show(terminal: Terminal, found: Comparison) -> None:
     terminal.say(verdict if count != 1 else "1 regression", "red" if count else "green")
 
 
+def _judged(change: Change) -> str:
+    return f"{change.judgement} ({change.note})" if change.note else change.judgement
+
+
 def main(argv: Sequence[str]) -> int:
     """``has-dali bench compare A.json B.json``: exit code 1 when B regressed."""
     parser = Parser("has-dali bench compare", f"Compare two runs of one scope; {RULE}.")
@@ -270,8 +280,3 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         write_json(options.json, found.to_dict())
     return 1 if found.failed else 0
-
-
-def _brief(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -95,7 +95,7 @@ def _measure_loaders(
         table = loader.measure(job, peers, [cores], rounds, loader.WINDOW, advance)
     settings = {"rounds": rounds, "threads": cores, **table.parameters}
     bars = loader.bars(table)
-    result = Result(loader.NAME, "Loaders", loader.CONDITIONS, settings, None, [table], bars)
+    result = Result(loader.NAME, "Loaders", loader.conditions(peers, [cores]), settings, None, [table], bars)
     rendering.show(terminal, result)
     subtitle = (
         f"{data['images']} JPEGs, median {data['median_width']}x{data['median_height']}, mean"

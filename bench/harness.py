@@ -2,7 +2,7 @@
 
 A contender is opened, shows some of its output to the equality check, warms up by time and by count, and is then
 measured in turns with the others, starting with another one in every round. What cannot run is skipped with the reason
-and what does another job is void with the reason; neither is left out of the table.
+and what does another job, or fails in any round, is void with the reason; neither is left out of the table.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Contender:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _silent(steps: int = 1, note: str = "") -> None:
+def silent(steps: int = 1, note: str = "") -> None:
     """No progress bar."""
 
 
@@ -78,7 +78,7 @@ def measure_table(
     better: str = "higher",
     parameters: Mapping[str, Any] | None = None,
     checked_steps: int = _CHECKED_STEPS,
-    advance: Callable[..., None] = _silent,
+    advance: Callable[..., None] = silent,
     note: str = "",
 ) -> Table:
     """Measure contenders in turns.
@@ -100,34 +100,77 @@ def measure_table(
     table.rows = list(rows.values())
     seconds: dict[str, list[float]] = {one.key: [] for one in contenders}
     values: dict[str, list[float]] = {one.key: [] for one in contenders}
+    running: dict[str, Contender] = {}
+    steps: dict[str, Step] = {}
+    stacks: dict[str, ExitStack] = {}
     with ExitStack() as stack:
-        running: dict[str, Step | None] = {}
         for one in contenders:
-            with ExitStack() as own:
-                step = _opened(one, rows[one.key], own, checked_steps, window)
-                if step is not None:
-                    running[one.key] = step if one.stays_open else None
-                    if one.stays_open:
-                        stack.push(own.pop_all())
+            own = stacks[one.key] = ExitStack()
+            stack.callback(_close, own, one, rows[one.key])
+            step = _opened(one, rows[one.key], own, checked_steps, window)
+            if step is not None:
+                running[one.key] = one
+            if step is not None and one.stays_open:
+                steps[one.key] = step
+            else:
+                _close(own, one, rows[one.key])
             advance(note=one.label)
             if one.key == baseline and one.key not in running:
-                raise RuntimeError(f"{one.label} cannot be compared with: {rows[one.key].reason}")
-        by_key = {one.key: one for one in contenders if one.key in running}
+                raise _no_baseline(rows[baseline])
+        advance(steps=rounds * (len(contenders) - len(running)))
         for turn in range(rounds):
-            for name in timing.rotated(list(by_key), turn):
+            for name in timing.rotated(list(running), turn):
+                one = running[name]
                 timing.settle()
-                with ExitStack() as own:
-                    turn_step = running[name] or own.enter_context(by_key[name].open())
-                    durations = timing.segment(turn_step, window)
-                per_unit = sum(durations) / (len(durations) * by_key[name].units)
+                durations = _turn(one, steps.get(name), window, rows[name], turn)
+                if durations is None:
+                    del running[name]
+                    _close(stacks[name], one, rows[name])
+                    if name == baseline:
+                        raise _no_baseline(rows[name])
+                    advance(steps=rounds - turn)
+                    continue
+                per_unit = sum(durations) / (len(durations) * one.units)
                 values[name].append(1 / per_unit if better == "higher" else per_unit)
                 seconds[name] += durations
-                advance(note=by_key[name].label)
-        advance(steps=rounds * (len(contenders) - len(by_key)))
-    for name in by_key:
+                advance(note=one.label)
+    for name in running:
         rows[name].value, rows[name].latency = timing.Summary(tuple(values[name])), Latency.of(seconds[name])
     table.fill_ratios()
     return table
+
+
+def _turn(one: Contender, step: Step | None, window: timing.Window, row: Row, turn: int) -> list[float] | None:
+    """Seconds of each step of one turn; None: it failed, and the row says how.
+
+    Args:
+        step: of a contender that stays open; None: it is opened for the turn.
+    """
+    own = ExitStack()
+    try:
+        try:
+            return timing.segment(step or own.enter_context(one.open()), window)
+        finally:
+            _close(own, one, row)
+    except Exception as error:
+        if one.kind == "ours":
+            raise
+        row.status, row.reason = "void", f"fails in round {turn + 1}: {type(error).__name__}: {_first_line(error)}"
+        return None
+
+
+def _close(stack: ExitStack, one: Contender, row: Row) -> None:
+    """Close a contender; what a peer did before it fails to close still counts, and its row tells."""
+    try:
+        stack.close()
+    except Exception as error:
+        if one.kind == "ours":
+            raise
+        row.extra["fails_to_close"] = f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _no_baseline(row: Row) -> RuntimeError:
+    return RuntimeError(f"{row.label} cannot be compared with: {row.reason}")
 
 
 def _opened(one: Contender, row: Row, stack: ExitStack, checked_steps: int, window: timing.Window) -> Step | None:

@@ -6,6 +6,7 @@ The page says nothing that the documents do not: the same documents give the sam
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def write_page(results: Path, out: Path) -> list[Path]:
 
     Raises:
         OSError: a folder is missing or cannot be written.
-        ValueError: the folder holds no run.
+        ValueError: the folder holds no run, or a broken one.
     """
     documents = read_results(results)
     folder = out.parent / "images"
@@ -82,20 +83,28 @@ def write_page(results: Path, out: Path) -> list[Path]:
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """The runs in a folder by file name; JSON of other kinds is passed over.
+    """The runs in a folder by file name; JSON without a scope, which other commands write, is passed over.
 
     Raises:
-        OSError: there is no such folder.
+        OSError: there is no such folder, or a file cannot be read.
+        ValueError: a file is broken, or of another version: a page without it would hide a run.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"--results {folder}: no such folder")
     found = {}
     for path in sorted(folder.glob("*.json")):
-        try:
+        if _is_run(path):
             found[path.stem] = read_document(path)
-        except ValueError:
-            continue
     return found
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it has a scope; what is no JSON may have had one, and reading it says what is wrong."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+    return isinstance(record, dict) and "scope" in record
 
 
 def _rank(scope: str) -> int:

@@ -119,12 +119,20 @@ def bar_cells(bar: Bar) -> list[str]:
     if bar.value is None:
         return [bar.what, "", "", ", ".join(asked), aim, "not measured"]
     met = "aim" if bar.met and bar.aim_met else "yes" if bar.met else "NO"
+    if bar.resolved is False:
+        met = "not resolved"
     return [bar.what, figure(bar.value.median), spread_of(bar.value), ", ".join(asked), aim, met]
 
 
 def bar_notes(bars: Sequence[Bar]) -> list[str]:
-    """What limits a bar, or why it was not measured."""
-    return [f"{bar.what}: {bar.note}" for bar in bars if bar.note]
+    """What limits a bar, why it was not measured, or the interval that decides nothing."""
+    notes = [f"{bar.what}: {bar.note}" for bar in bars if bar.note]
+    return notes + [
+        f"{bar.what}: not resolved: what is asked lies within the 95 % confidence interval of the mean,"
+        f" {figure(bar.interval.low)} to {figure(bar.interval.high)}; more rounds would narrow it"
+        for bar in bars
+        if bar.interval is not None and bar.resolved is False
+    ]
 
 
 def settings_in_words(settings: Mapping[str, Any]) -> str:
@@ -195,7 +203,7 @@ def _cells(table: Table, row: Row) -> list[str]:
         *place,
         figure(row.value.median),
         relative_iqr(row.value),
-        "" if row.latency is None else figure(row.latency.p99),
+        "" if row.latency is None or row.latency.resolved_p99 is None else figure(row.latency.resolved_p99),
         "" if ratio is None else times(ratio),
         "" if ratio is None else spread_of(ratio),
         ", ".join(_words(table, row)),

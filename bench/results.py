@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from has_dali.bench.timing import Summary, ratio
+from has_dali.bench.timing import Interval, Summary, ratio
 
 VERSION = 1
 UNSTABLE_IQR = 0.15
 """Interquartile range over the median from which a row is flagged: something else must have used the machine."""
+COUNT_OF_P99 = 100
+"""Steps from which a 99th percentile is shown."""
 STATUSES = ("measured", "skipped", "void")
 KINDS = ("ours", "peer", "bound")
 """``bound``: what no peer can exceed, such as a copy of the same bytes or decoding alone."""
@@ -28,6 +30,13 @@ class Latency:
     p90: float
     p99: float
     max: float
+    count: int
+    """Steps; of fewer than ``COUNT_OF_P99`` the 99th percentile is the largest value by another name."""
+
+    @property
+    def resolved_p99(self) -> float | None:
+        """The 99th percentile where there are steps enough for one."""
+        return self.p99 if self.count >= COUNT_OF_P99 else None
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
@@ -35,11 +44,11 @@ class Latency:
         import numpy as np
 
         p50, p90, p99, largest = (1000 * float(value) for value in np.percentile(seconds, (50, 90, 99, 100)))
-        return cls(p50, p90, p99, largest)
+        return cls(p50, p90, p99, largest, len(seconds))
 
     def to_dict(self) -> dict[str, float]:
         """JSON-able form."""
-        return {"p50": self.p50, "p90": self.p90, "p99": self.p99, "max": self.max}
+        return {"p50": self.p50, "p90": self.p90, "p99": self.p99, "max": self.max, "count": self.count}
 
 
 @dataclass
@@ -162,6 +171,7 @@ class Bar:
         value: one value per round; None: not measured, and ``note`` says why.
         aim: what would be better still.
         note: what limits it, where that is known.
+        interval: of the mean over the rounds, for figures that are small beside their noise.
     """
 
     what: str
@@ -170,6 +180,15 @@ class Bar:
     at_most: float | None = None
     aim: float | None = None
     note: str = ""
+    interval: Interval | None = None
+
+    @property
+    def resolved(self) -> bool | None:
+        """Whether the interval lies on one side of what is asked; None without an interval."""
+        if self.interval is None:
+            return None
+        limits = [limit for limit in (self.at_least, self.at_most) if limit is not None]
+        return not any(self.interval.low < limit < self.interval.high for limit in limits)
 
     @property
     def met(self) -> bool | None:
@@ -191,13 +210,15 @@ class Bar:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         limits = {"at_least": self.at_least, "at_most": self.at_most, "aim": self.aim}
-        return {"what": self.what, "value": _maybe(self.value), **limits, "met": self.met, "note": self.note}
+        found = {"met": self.met, "interval": _maybe(self.interval), "resolved": self.resolved}
+        return {"what": self.what, "value": _maybe(self.value), **limits, **found, "note": self.note}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Bar:
         """The bar that ``to_dict`` gave."""
         limits = {name: record[name] for name in ("at_least", "at_most", "aim")}
-        return cls(record["what"], _summary(record["value"]), note=record["note"], **limits)
+        interval = None if record["interval"] is None else Interval(**record["interval"])
+        return cls(record["what"], _summary(record["value"]), note=record["note"], interval=interval, **limits)
 
 
 @dataclass
@@ -264,7 +285,7 @@ def document(
     return {"version": VERSION, **run, **result.to_dict()}
 
 
-def _maybe(value: Summary | Latency | None) -> dict[str, Any] | None:
+def _maybe(value: Summary | Latency | Interval | None) -> dict[str, Any] | None:
     return None if value is None else value.to_dict()
 
 

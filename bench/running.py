@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from has_dali.bench.scope_options import count
 from has_dali.console import Parser, Terminal, atomic_file, check_writable, write_json
 
 
@@ -92,7 +93,7 @@ def run_scope(name: str, argv: Sequence[str]) -> int:
 
         check_suffix(files["plot"])
     if isinstance(getattr(options, "rounds", None), str):
-        _check_count("--rounds", options.rounds)
+        count("--rounds", options.rounds, 1)
     terminal = Terminal(options.quiet)
     _measure(module, ["has-dali", "bench", name, *argv], options, terminal, files)
     return 0
@@ -118,8 +119,3 @@ def _measure(
     if files["plot"] is not None:
         for path, plot in plot_files(result, files["plot"]).items():
             plot.draw(path)
-
-
-def _check_count(name: str, text: str) -> None:
-    if not text.isdecimal() or not 1 <= int(text) <= 65536:
-        raise ValueError(f"{name} {text}: expected a whole number from 1 to 65536")

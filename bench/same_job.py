@@ -15,6 +15,8 @@ from has_dali.kernels.policy import HideAndSeek
 _SIGMAS = 5.0
 # Crops of a few hundred images differ by chance; another normalisation differs by more than this.
 _MEAN_TOLERANCE, _STD_RATIO = 0.5, 1.4
+# Brightness varies from crop to crop, the difference between two channels less: swapped ones move it by 0.7.
+_CONTRAST_TOLERANCE = 0.35
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,14 @@ class Check:
     label_dtype: str
     hidden: float
     """Fraction of pixels whose channels are all exactly 0."""
-    visible_mean: float
-    visible_std: float
+    visible_mean: tuple[float, ...]
+    """Of each channel."""
+    visible_std: tuple[float, ...]
+    """Of each channel."""
+    one_mask: bool
+    """All images of a batch hide the same pixels, in every batch of which a part is hidden."""
+    one_image: bool
+    """All images of a batch look the same where nothing is hidden, in every batch."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -38,16 +46,28 @@ def inspect(batches: Sequence[dict[str, torch.Tensor]]) -> Check:
     """Measure some batches of one loader."""
     images = torch.cat([batch["image"] for batch in batches])
     hidden = (images == 0).all(dim=1)
-    visible = images.permute(0, 2, 3, 1)[~hidden]
+    visible = images.permute(0, 2, 3, 1)[~hidden].float()
+    masks = hidden.split([len(batch["image"]) for batch in batches])
+    parted = [mask for mask in masks if len(mask) > 1 and 0 < mask.float().mean() < 1]
+    several = [(batch["image"], mask) for batch, mask in zip(batches, masks, strict=True) if len(mask) > 1]
     first = batches[0]
     return Check(
         str(first["image"].dtype).removeprefix("torch."),
         tuple(first["image"].shape),
         str(first["label"].dtype).removeprefix("torch."),
         float(hidden.float().mean()),
-        float(visible.mean()),
-        float(visible.std()),
+        tuple(visible.mean(dim=0).tolist()),
+        tuple(visible.std(dim=0).tolist()),
+        bool(parted) and all(bool((mask == mask[:1]).all()) for mask in parted),
+        bool(several) and all(_one_image(made, mask) for made, mask in several),
     )
+
+
+def _one_image(images: torch.Tensor, hidden: torch.Tensor) -> bool:
+    """Whether each of (N, C, H, W) images equals the next where both are visible, and any pixel is."""
+    both = ~(hidden[1:] | hidden[:-1])
+    differ = (images[1:] != images[:-1]).any(dim=1) & both
+    return bool(both.any()) and not bool(differ.any())
 
 
 def difference(check: Check, policy: HideAndSeek | None, images: int, batch_size: int, size: int) -> str | None:
@@ -61,20 +81,34 @@ def difference(check: Check, policy: HideAndSeek | None, images: int, batch_size
     bound = _SIGMAS * math.sqrt(variance / images) + 1e-3
     if abs(check.hidden - mean) > bound:
         return f"hides {check.hidden:.1%} of the pixels, expected {mean:.1%} +- {bound:.1%}"
+    if policy is not None and check.one_mask:
+        return "hides the same pixels of every image of a batch"
+    if check.one_image:
+        return "gives the same image again and again"
     return None
 
 
 def disagreement(check: Check, ours: Check) -> str | None:
-    """Why the visible pixels cannot come from the same files and normalisation, or None."""
-    if abs(check.visible_mean - ours.visible_mean) > _MEAN_TOLERANCE:
-        return f"visible pixels have mean {check.visible_mean:.2f}, ours {ours.visible_mean:.2f}"
-    if not 1 / _STD_RATIO < check.visible_std / ours.visible_std < _STD_RATIO:
-        return f"visible pixels have std {check.visible_std:.2f}, ours {ours.visible_std:.2f}"
+    """Why the visible pixels cannot come from the same files and normalisation, or None; channel by channel."""
+    for channel, (mean, std) in enumerate(zip(check.visible_mean, check.visible_std, strict=True)):
+        our_mean, our_std = ours.visible_mean[channel], ours.visible_std[channel]
+        if not abs(mean - our_mean) <= _MEAN_TOLERANCE:
+            return f"visible pixels of channel {channel} have mean {mean:.2f}, ours {our_mean:.2f}"
+        if not our_std / _STD_RATIO < std < our_std * _STD_RATIO:
+            return f"visible pixels of channel {channel} have std {std:.2f}, ours {our_std:.2f}"
+        contrast, our_contrast = mean - check.visible_mean[0], our_mean - ours.visible_mean[0]
+        if abs(contrast - our_contrast) > _CONTRAST_TOLERANCE:
+            return (
+                f"visible pixels of channel {channel} lie {contrast:+.2f} from channel 0, ours {our_contrast:+.2f}:"
+                " are channels swapped?"
+            )
     return None
 
 
 class Judge:
-    """Judges the loaders of one table: against the job, then against the first one, which is ours.
+    """Judges all loaders of a job: against the job, then against the first one, which is ours.
+
+    One judge serves all contenders of a job, or nothing is compared with ours.
 
     Args:
         policy: what a loader that hides must hide.

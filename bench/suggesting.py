@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from has_dali.bench import machine, rendering, timing
+from has_dali.bench.harness import silent
 from has_dali.bench.results import Result, Table, document
 from has_dali.bench.scope_options import count
 from has_dali.bench.suggest_sweeps import USUAL_BATCH, Setting, Sweeps, thread_counts
@@ -48,7 +49,7 @@ def suggest(
     size: int = 224,
     rounds: int = 3,
     window: timing.Window | None = None,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> tuple[Suggestion, list[Table]]:
     """Measure a source and recommend.
 

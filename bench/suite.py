@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from has_dali.bench.documents import read_document
 from has_dali.bench.running import SCOPES
 from has_dali.console import Parser, Terminal, output_folder, write_json
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPED = (*(-number for number in _SIGNALS), *(128 + number for number in _SIGNALS))
 SUITE = ("op", "loader", "train", "startup", "scale", "pack", "arrays")
 
 
@@ -42,38 +45,65 @@ def main(argv: Sequence[str]) -> int:
     with output_folder(options.out):
         for name in chosen:
             data = given[SCOPES[name].takes]
-            if not options.again and _finished(options.out / f"{name}.json"):
+            words = [*([data] if data else []), *shared]
+            if not options.again and _finished(options.out / f"{name}.json", ["has-dali", "bench", name, *words]):
                 outcomes[name] = "finished before"
             else:
-                outcomes[name] = _run(name, [*([data] if data else []), *shared], options.out, options.quiet)
+                outcomes[name] = _run(name, words, options.out, options.quiet)
             terminal.say(f"{name}: {outcomes[name]}")
     if options.json is not None:
         write_json(options.json, outcomes)
     return 1 if any(text.startswith("failed") for text in outcomes.values()) else 0
 
 
-def _finished(path: Path) -> bool:
-    """Whether the file is whole and was measured with the code that runs now, on this machine.
+def _finished(path: Path, words: Sequence[str]) -> bool:
+    """Whether the file is whole and holds what ``words`` would measure now: same code, options and machine.
 
-    Results that lie in a checkout are older than it: they were committed after they were measured.
+    A working tree with changes is never the same code: nothing tells which changes they were. Results that lie in a
+    checkout are older than it: they were committed after they were measured.
     """
     try:
-        found = read_document(path)["machine"]
+        record = read_document(path)
+        found = record["machine"]
+        now = machine.facts()
+        same = (
+            _measured_words(record["argv"]) == machine.tidy_argv(words),
+            _code(found) == _code(now) != "changed",
+            found["cpu"]["model"] == now["cpu"]["model"],
+            found["packages"] == now["packages"],
+        )
     except (OSError, ValueError, KeyError):
         return False
-    now = machine.facts()
-    same = (_commit(found) == _commit(now), found["cpu"]["model"] == now["cpu"]["model"])
-    return all(same) and found["packages"] == now["packages"]
+    return all(same)
 
 
-def _commit(facts: Mapping[str, Any]) -> str | None:
-    return None if facts["git"] is None else facts["git"]["commit"]
+def _measured_words(argv: Sequence[str]) -> list[str]:
+    """A command line without ``--json FILE`` and ``--quiet``, which change nothing that is measured."""
+    words, rest = [], iter(argv)
+    for word in rest:
+        if word == "--json":
+            next(rest, None)
+        elif word != "--quiet":
+            words.append(word)
+    return words
+
+
+def _code(facts: Mapping[str, Any]) -> str:
+    """The commit; "wheel" for an installed one, whose version is among the packages; or "changed"."""
+    git = facts["git"]
+    return "wheel" if git is None else "changed" if git["dirty"] else git["commit"]
 
 
 def _run(name: str, words: Sequence[str], out: Path, quiet: bool) -> str:
-    """Run one scope in a fresh process: no threads, caches or memory of another scope weigh on it."""
+    """Run one scope in a fresh process: no threads, caches or memory of another scope weigh on it.
+
+    Raises:
+        KeyboardInterrupt: somebody stopped it. A scope that died by itself is a failure, and the suite goes on.
+    """
     files = ["--json", str(out / f"{name}.json"), *(["--quiet"] if quiet else [])]
     done = subprocess.run([sys.executable, "-m", "has_dali", "bench", name, *words, *files], check=False)
-    if done.returncode < 0 or done.returncode == 130:
+    if done.returncode in _STOPPED:
         raise KeyboardInterrupt
+    if done.returncode < 0:
+        return f"failed with signal {-done.returncode}"
     return "done" if done.returncode == 0 else f"failed with exit code {done.returncode}"

@@ -7,6 +7,7 @@ in time, so that a slow spell of the machine hits both sides.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +49,31 @@ class Summary:
         """JSON-able form."""
         first, third = self.quartiles
         return {"median": self.median, "q1": first, "q3": third, "iqr": third - first, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the mean of a figure over the rounds lies, with 95 % confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, summary: Summary) -> Interval | None:
+        """By Student's t; None for a single round, which says nothing about its spread."""
+        values = summary.values
+        if len(values) < 2:
+            return None
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+        mean = statistics.fmean(values)
+        return cls(mean, mean - half, mean + half)
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-able form."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
 def ratio(numerator: Summary, denominator: Summary) -> Summary:
@@ -102,12 +128,6 @@ def warm_up(step: Callable[[], Any], window: Window) -> None:
     while count < window.discarded or time.perf_counter() - start < window.warm_up_seconds:
         step()
         count += 1
-
-
-def batches_per_second(batches: Iterator[Any], window: Window) -> float:
-    """Rate of an endless iterator over one segment."""
-    durations = segment(lambda: next(batches), window)
-    return len(durations) / sum(durations)
 
 
 def rotated(names: Sequence[str], step: int) -> list[str]:

@@ -14,7 +14,7 @@ TIMM, SPDL, FFCV = "timm", "spdl", "ffcv"
 _LOADERS = (
     LoaderPeer(OURS, "has_dali, with HaS", loader_has_dali.with_has, hides=True, kind="ours"),
     # The same number of threads: what hiding costs is asked, not what the threads give.
-    LoaderPeer(PLAIN, "has_dali, without HaS", loader_has_dali.without_has, threads_of=OURS),
+    LoaderPeer(PLAIN, "has_dali, without HaS", loader_has_dali.without_has, kind="ours", threads_of=OURS),
     LoaderPeer(DALI, "DALI's own operators, without HaS", loader_dali.operators),
     LoaderPeer(DALI_ERASE, "DALI's own operators, HaS by fn.erase", loader_dali.operators_with_erase, hides=True),
     # Worker processes go on decoding ahead while others are measured: closed after each turn.
@@ -38,7 +38,12 @@ _LOADERS = (
     ),
     # It compiles for ten seconds whenever it is opened, too long to try several numbers of its threads.
     LoaderPeer(
-        FFCV, "FFCV (.beton, JPEG 90), Python HaS on its batch", loader_ffcv.loader, hides=True, threads_of=OURS
+        FFCV,
+        "FFCV (.beton, JPEG 90), Python HaS on its batch",
+        loader_ffcv.loader,
+        hides=True,
+        threads_of=OURS,
+        one_per_core=True,
     ),
     LoaderPeer(CEILING, "decode the crop box, nothing else", loader_dali.decode_ceiling, delivers=False, kind="bound"),
     LoaderPeer(READ, "read the files, nothing else", loader_dali.read_ceiling, delivers=False, kind="bound"),

@@ -22,6 +22,7 @@ from has_dali.bench.harness import Unavailable
 from has_dali.bench.peers.loader_job import AREA, ASPECT, Job
 from has_dali.bench.peers.loader_torch import hidden_batch
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
+from has_dali.kernels.threads import available_cores
 from has_dali.pipelines.pil import opened_image
 
 _REMEDY = (
@@ -68,7 +69,7 @@ def loader(job: Job) -> Iterator[Iterator[Any]]:
         str(_converted(tuple(distinct), tuple(distinct.values())) / "images.beton"),
         indices=[numbers[file] for file in job.files],
         batch_size=job.batch_size,
-        num_workers=job.threads,
+        num_workers=min(job.threads, available_cores()),  # it refuses more; ``LoaderPeer.threads`` says so
         order=OrderOption.RANDOM,
         os_cache=True,
         drop_last=True,

@@ -94,8 +94,9 @@ def main(begin: float, package: float) -> None:
         if key == "has_dali":  # loader_all.OURS, whose import would be counted
             from has_dali.pipelines import image_loader  # noqa: F401
         else:
-            import torch  # noqa: F401 - which every loader here gives tensors of
-    from has_dali.bench.harness import Unavailable  # the benchmark's own imports are not counted
+            import numpy  # noqa: F401 - both are the only libraries that the next import loads, and each loader's own;
+            import torch  # noqa: F401 - what else a loader needs, it imports when it is built
+    from has_dali.bench.harness import Unavailable  # the benchmark's own modules are not counted
     from has_dali.bench.peers.loader_all import LOADERS
 
     job = pickle.loads(Path(job_path).read_bytes())

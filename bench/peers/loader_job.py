@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from has_dali.kernels.policy import HideAndSeek
+from has_dali.kernels.threads import available_cores
 from has_dali.pipelines.sources import FileSource
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -50,6 +51,7 @@ class LoaderPeer:
         stays_open: it is idle between its turns, so it need not be closed and opened again.
         requires: modules that must import.
         threads_of: key of the peer whose best number of threads it takes over; "" to find its own.
+        one_per_core: it refuses more threads than there are cores.
     """
 
     key: str
@@ -61,6 +63,11 @@ class LoaderPeer:
     requires: tuple[str, ...] = ()
     kind: str = "peer"
     threads_of: str = ""
+    one_per_core: bool = False
+
+    def threads(self, asked: int) -> int:
+        """The threads that it runs where ``asked`` are asked for."""
+        return min(asked, available_cores()) if self.one_per_core else asked
 
 
 def some_of(source: FileSource, most: int = _MOST_FILES) -> FileSource:

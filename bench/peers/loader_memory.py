@@ -1,16 +1,17 @@
-"""How much memory a loader takes: peak growth of the resident set, each in a process of its own.
+"""How much memory a loader takes: peak growth of its anonymous memory, each in a process of its own.
 
 What counts begins after the imports and after a loader of one image per batch has run, whose kernels, libraries and
-thread pools stay; so the growth is what batches and the queue of batches take.
+thread pools stay; so the growth is what batches and the queue of batches take. Pages of files are left out: a reader
+that maps them shows them in its resident set, although they are the page cache's, which one that reads them uses too.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCHES = 16  # several times what any queue holds
 _SECONDS = 600.0
+_FIELD = "RssAnon"
+_POLL_SECONDS = 0.002  # far below the time of a batch
 
 
 def peak_growth(key: str, job: Path) -> float:
@@ -46,7 +49,7 @@ def peak_growth(key: str, job: Path) -> float:
 
 
 def memory(field: str) -> float:
-    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process in MiB."""
+    """A field of this process's status in MiB, such as ``RssAnon``, its resident memory that is no file's."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -60,10 +63,10 @@ def growth(job: Job, key: str) -> float:
 
     _run(LOADERS[key].open, replace(job, batch_size=1), 2)
     gc.collect()
-    _forget_peak()
-    before = memory("VmRSS")
-    _run(LOADERS[key].open, job, BATCHES)
-    return max(0.0, memory("VmHWM") - before)
+    before = memory(_FIELD)
+    with _Peak() as peak:
+        _run(LOADERS[key].open, job, BATCHES)
+    return max(0.0, peak.mebibytes - before)
 
 
 def _run(opened: Any, job: Job, batches: int) -> None:
@@ -72,18 +75,27 @@ def _run(opened: Any, job: Job, batches: int) -> None:
             next(iterator)
 
 
-def _forget_peak() -> None:
-    """Start a new peak. Where the kernel refuses, the peak of the start counts, which is below that of the run."""
-    try:
-        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
-    except OSError:
-        return
-    try:
-        os.write(descriptor, b"5")
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
+class _Peak:
+    """The most anonymous memory of this process while it is entered; the kernel keeps no peak of that, so it polls."""
+
+    def __init__(self) -> None:
+        self.mebibytes = memory(_FIELD)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        last = False
+        while not last:
+            last = self._over.wait(_POLL_SECONDS)
+            self.mebibytes = max(self.mebibytes, memory(_FIELD))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def loader(job: Job) -> Iterator[Iterator[Any]]:
             is_training=True,
             scale=AREA,
             ratio=ASPECT,
-            color_jitter=0.0,
+            color_jitter=None,  # 0.0 would still run a ColorJitter, which changes nothing
             interpolation="bilinear",
             mean=tuple(MEAN),
             std=tuple(STD),

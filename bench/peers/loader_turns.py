@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from has_dali.bench import timing
-from has_dali.bench.harness import Contender, Step
+from has_dali.bench.harness import Contender, Step, silent
 from has_dali.bench.peers.loader_job import Job, LoaderPeer
 from has_dali.bench.same_job import Judge
 
@@ -23,10 +23,11 @@ def contender(
 ) -> Contender:
     """A loader that does ``job``, judged if it delivers batches."""
     check = None if judge is None or not peer.delivers else partial(judge.verdict, hides=peer.hides)
+    job = replace(job, threads=peer.threads(job.threads))
     return Contender(
         peer.key,
         peer.label,
-        partial(_steps, peer, job),
+        partial(steps, partial(peer.open, job)),
         check,
         peer.requires,
         peer.stays_open,
@@ -37,8 +38,9 @@ def contender(
 
 
 @contextmanager
-def _steps(peer: LoaderPeer, job: Job) -> Iterator[Step]:
-    with peer.open(job) as batches:
+def steps(opened: Callable[[], AbstractContextManager[Iterator[Any]]]) -> Iterator[Step]:
+    """``open`` of a contender whose step takes the next batch of what ``opened`` gives."""
+    with opened() as batches:
         yield partial(next, batches)
 
 
@@ -47,7 +49,7 @@ def contenders(
     job: Job,
     counts: Sequence[int],
     judge: Judge,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> list[Contender]:
     """Contenders with the best of ``counts`` threads each.
 

@@ -18,6 +18,7 @@ PEERS = (
     "grid_dropout",
     "coarse_dropout",
     "dali_erase",
+    "dali_grid",
 )
 
 

@@ -13,19 +13,20 @@ import numpy.typing as npt
 from has_dali.bench.harness import Contender, Step
 from has_dali.bench.peers.op_check import checker
 from has_dali.bench.peers.op_has_dali import LAYOUTS
-from has_dali.bench.peers.op_job import FUSED, PIXEL_FILL, Buffers, OpJob
+from has_dali.bench.peers.op_job import CHANNELS, FUSED, PIXEL_FILL, Buffers, OpJob
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
 
 _AWAY = 1e6  # pixels: where boxes that hide nothing go, outside any image
 
 
 def contenders(job: OpJob, buffers: Buffers) -> list[Contender]:
-    """``fn.erase`` with a box per cell, and this project's operator in the same graph."""
+    """``fn.erase`` with a box per cell, a grid of coins made large, and this project's operator in the same graph."""
     layout = "NCHW" if job.kind == FUSED else LAYOUTS[job.dtype]
     check = checker(job, buffers, layout, lambda output: output.as_array())
-    normalized = " and crop_mirror_normalize" if job.kind == FUSED else ""
+    and_normalized = " and crop_mirror_normalize" if job.kind == FUSED else ""
     graphs: list[tuple[str, str, str, Callable[[OpJob, Any], Any]]] = [
-        ("dali_erase", f"DALI fn.erase{normalized}: a box per cell", "peer", erase),
+        ("dali_erase", f"DALI fn.erase{and_normalized}: a box per cell", "peer", erase),
+        ("dali_grid", f"DALI fn.resize of a grid of coins, arithmetic{and_normalized}", "peer", grid),
         ("has_dali_fn", "has_dali.fn in a DALI graph", "ours", ours),
     ]
     return [
@@ -44,7 +45,8 @@ def _running(job: OpJob, buffers: Buffers, graph: Callable[[OpJob, Any], Any]) -
 
     layout = LAYOUTS[job.dtype]
     turns = cycle(buffers.batches(layout))
-    pipeline = Pipeline(job.batch, job.threads, None)
+    # Depth 1: the time of a batch is the time of its operators, not that of a queue which the turns of others fill.
+    pipeline = Pipeline(job.batch, job.threads, None, prefetch_queue_depth=1)
     with pipeline:
         images = fn.external_source(lambda: next(turns), batch=True, layout=layout[1:], no_copy=True)
         pipeline.set_outputs(graph(job, images))
@@ -53,22 +55,72 @@ def _running(job: OpJob, buffers: Buffers, graph: Callable[[OpJob, Any], Any]) -
 
 
 def erase(job: OpJob, images: Any) -> Any:
-    """Coins of the cells decide which boxes lie on the image; the size is drawn for each."""
+    """Coins of the cells decide which boxes lie on the image; its size decides how many boxes there are."""
+    from nvidia.dali import fn, types
+
+    anchors, edge = cells(job)
+    hidden = fn.random.coin_flip(anchors[:, :1], probability=job.policy.p_hide, dtype=types.UINT8, seed=2)
+    anchor = fn.reshape(anchors + (1 - hidden) * _AWAY, shape=[-1])
+    extent = fn.reshape(anchors * 0.0 + edge, shape=[-1])
+    fill = list(PIXEL_FILL) if job.kind == FUSED else job.fill
+    erased = fn.erase(images, anchor=anchor, shape=extent, axis_names="HW", fill_value=fill)
+    return normalized(erased) if job.kind == FUSED else erased
+
+
+def cells(job: OpJob) -> tuple[Any, Any]:
+    """Nodes: (cells, 2) float32 row and column of the cells of each image in pixels, and the patch size of each."""
     from nvidia.dali import fn, types
 
     sizes = job.policy.patch_sizes
-    grid = cell_grid(job.size, min(sizes))
-    count = len(grid)
+    grids = [cell_grid(job.size, size) * size for size in sizes]
+    if len(sizes) == 1:
+        return types.Constant(grids[0]), float(sizes[0])
+    choice = fn.cast(fn.random.uniform(values=[float(n) for n in range(len(sizes))], seed=1), dtype=types.INT32)
+    counts = np.array([len(grid) for grid in grids], np.int64)
+    first, count, edge = (
+        fn.reshape(fn.slice(types.Constant(table), start=choice, shape=[1], axes=[0]), shape=[])
+        for table in (np.cumsum(counts) - counts, counts, np.array(sizes, np.float32))
+    )
+    table = types.Constant(np.concatenate(grids))
+    return fn.slice(table, start=first, shape=count, axes=[0]), edge
+
+
+def grid(job: OpJob, images: Any) -> Any:
+    """A coin per cell as an image of one pixel per cell, made as large as the image, multiplied and added.
+
+    In each layout the form that was fastest (one core, S = 8): of CHW one channel that arithmetic repeats (5.2 k
+    images/s, against 3.1 k with three), fused after normalising, where nothing is added; of HWC three channels, and
+    the fill is made while the grid is small (2.4 k against 2.1 k).
+    """
+    from nvidia.dali import fn, types
+
+    sizes = job.policy.patch_sizes
     edge = fn.random.uniform(values=[float(size) for size in sizes], seed=1) if len(sizes) > 1 else float(sizes[0])
-    hidden = fn.random.coin_flip(probability=job.policy.p_hide, shape=[count, 1], dtype=types.UINT8, seed=2)
-    anchor = fn.reshape(types.Constant(grid) * edge + (1 - hidden) * _AWAY, shape=[-1])
-    extent = fn.reshape(types.Constant(np.ones((count, 2), np.float32)) * edge, shape=[-1])
-    fill = list(PIXEL_FILL) if job.kind == FUSED else job.fill
-    erased = fn.erase(images, anchor=anchor, shape=extent, axis_names="HW", fill_value=fill)
-    if job.kind != FUSED:
-        return erased
+    end = job.size / edge  # in cells: of larger ones there are more coins than the image has cells
+    most = -(-job.size // min(sizes))
+    planar = job.kind == FUSED or LAYOUTS[job.dtype] == "NCHW"
+    shape, layout = ([1, most, most], "CHW") if planar else ([most, most, 1], "HWC")
+    coins = fn.random.coin_flip(probability=1 - job.policy.p_hide, shape=shape, dtype=types.UINT8, seed=2)
+
+    def enlarged(cells: Any) -> Any:
+        return fn.resize(
+            fn.reshape(cells, layout=layout), resize_x=job.size, resize_y=job.size, interp_type=types.INTERP_NN,
+            roi_start=[0.0, 0.0], roi_end=[end, end] if len(sizes) == 1 else fn.stack(end, end),
+        )  # fmt: skip
+
+    if planar:
+        return (normalized(images) if job.kind == FUSED else images) * enlarged(coins)
+    one = np.ones((1, 1, CHANNELS), np.uint8)
+    filled = (types.Constant(one) - coins) * types.Constant(np.full_like(one, job.fill))
+    return images * enlarged(coins * types.Constant(one)) + enlarged(filled)
+
+
+def normalized(images: Any) -> Any:
+    """Uint8 HWC to normalised float32 CHW."""
+    from nvidia.dali import fn, types
+
     return fn.crop_mirror_normalize(
-        erased, dtype=types.FLOAT, output_layout="CHW", mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)
+        images, dtype=types.FLOAT, output_layout="CHW", mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from has_dali.bench.harness import Step
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
+from has_dali.kernels.cpu import aligned_empty
 from has_dali.kernels.policy import HideAndSeek
 
 CHANNELS = 3
@@ -103,6 +104,8 @@ def buffer_count(step_bytes: int) -> int:
 class Buffers:
     """Batches in memory that all peers of some tables share, each in the layout that it works in.
 
+    All begin at whole cache lines, as the memory that DALI and torch allocate does.
+
     Every ``rotation`` starts from the same pixels, none of which equals the fill, so the equality check sees what a
     peer did. Peers that work in place leave their marks for those after them; no peer's time depends on pixels.
 
@@ -138,17 +141,18 @@ class Buffers:
         """The batches in "NHWC" or "NCHW", as pristine as at the start."""
         source = self.pristine if layout == "NHWC" else self.pristine.transpose(0, 3, 1, 2)
         if layout not in self._made:
-            self._made[layout] = [np.array(source, order="C") for _ in range(self.count)]
-        else:
-            for batch in self._made[layout]:
-                np.copyto(batch, source)
+            self._made[layout] = [aligned_empty(source.shape, source.dtype) for _ in range(self.count)]
+        for batch in self._made[layout]:
+            np.copyto(batch, source)
         return self._made[layout]
 
     def outputs(self) -> list[npt.NDArray[np.float32]]:
         """Float32 (N, 3, H, W) memory for as many results; its pages are there already."""
         if "outputs" not in self._made:
             shape = (self.batch, CHANNELS, self.size, self.size)
-            self._made["outputs"] = [np.full(shape, 1, np.float32) for _ in range(self.count)]
+            self._made["outputs"] = [aligned_empty(shape, np.float32) for _ in range(self.count)]
+            for output in self._made["outputs"]:
+                output.fill(1)
         return self._made["outputs"]
 
 

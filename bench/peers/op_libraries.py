@@ -14,7 +14,7 @@ from has_dali.bench.peers.op_check import checker
 from has_dali.bench.peers.op_has_dali import stacked
 from has_dali.bench.peers.op_holes import coarse_dropout, grid_dropout
 from has_dali.bench.peers.op_job import FUSED, PIXEL_FILL, Buffers, OpJob, over_batches
-from has_dali.bench.peers.op_torch import Apply, after_normalizing, tensors
+from has_dali.bench.peers.op_torch import Apply, Reused, after_normalizing, reused, tensors
 from has_dali.kernels.contract import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def _on_tensors(job: OpJob, buffers: Buffers, module: str, label: str, make: Any
     layout = "NHWC" if job.kind == FUSED else "NCHW"
     return Contender(
         f"{module}_erasing", label,
-        lambda: over_batches(make(job), lambda: tensors(buffers, layout, job.kind != FUSED)),
+        lambda: over_batches(make(job, reused(job, buffers)), lambda: tensors(buffers, layout, job.kind != FUSED)),
         checker(job, buffers, "NCHW", lambda tensor: tensor.numpy()),
         requires=("torch", module), units=job.batch,
         extra={"form": "fused" if job.kind == FUSED else form, "layout": layout},
     )  # fmt: skip
 
 
-def torchvision_erasing(job: OpJob) -> Apply:
+def torchvision_erasing(job: OpJob, out: Reused = None) -> Apply:
     """``RandomErasing`` of torchvision v2 on every image, since a batch would get one box."""
     from torchvision.transforms import v2
 
@@ -59,10 +59,10 @@ def torchvision_erasing(job: OpJob) -> Apply:
             erase(image)
         return batch
 
-    return after_normalizing(job, erase_each)
+    return after_normalizing(job, erase_each, out=out)
 
 
-def timm_erasing(job: OpJob) -> Apply:
+def timm_erasing(job: OpJob, out: Reused = None) -> Apply:
     """``RandomErasing`` of timm as its loader calls it: on a normalised batch, which it fills with 0."""
     from timm.data.random_erasing import RandomErasing
 
@@ -70,10 +70,10 @@ def timm_erasing(job: OpJob) -> Apply:
         raise Unavailable("fills with 0 only: made for batches that are normalised")
     share = job.policy.p_hide
     erase = RandomErasing(1.0, share, share, *_ASPECT, mode="const", device="cpu")
-    return after_normalizing(job, erase)
+    return after_normalizing(job, erase, out=out)
 
 
-def kornia_erasing(job: OpJob) -> Apply:
+def kornia_erasing(job: OpJob, out: Reused = None) -> Apply:
     """``RandomErasing`` of Kornia on the batch."""
     import kornia.augmentation
 
@@ -81,7 +81,7 @@ def kornia_erasing(job: OpJob) -> Apply:
         raise Unavailable("takes batches of floats only")
     share = job.policy.p_hide
     erase = kornia.augmentation.RandomErasing(scale=(share, share), ratio=_ASPECT, value=job.fill, p=1.0)
-    return after_normalizing(job, erase)
+    return after_normalizing(job, erase, out=out)
 
 
 def _albumentations(job: OpJob, buffers: Buffers, name: str, label: str) -> Contender:
@@ -91,7 +91,9 @@ def _albumentations(job: OpJob, buffers: Buffers, name: str, label: str) -> Cont
             return lambda batch: [transform(image=image)["image"] for image in batch]
         import torch
 
-        return lambda batch: torch.stack([transform(image=image)["image"] for image in batch])
+        out = reused(job, buffers)
+        assert out is not None
+        return lambda batch: torch.stack([transform(image=image)["image"] for image in batch], out=next(out))
 
     layout = "NCHW" if job.kind == FUSED else "NHWC"
     return Contender(

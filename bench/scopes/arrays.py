@@ -8,8 +8,7 @@ torchvision's CIFAR10 keeps it, in memory, and as many workers as suit it best.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 
 from has_dali.bench import timing
 from has_dali.bench.data_facts import data_facts
-from has_dali.bench.harness import Contender, Step, measure_table
+from has_dali.bench.harness import Contender, measure_table, silent
 from has_dali.bench.peers import array_loaders
-from has_dali.bench.peers.array_loaders import BATCH_SIZE, PADDING, SIZE, Batches
+from has_dali.bench.peers.array_loaders import BATCH_SIZE, PADDING, SIZE
+from has_dali.bench.peers.loader_turns import steps
 from has_dali.bench.results import Bar, Result, Table
 from has_dali.bench.same_job import Judge
 from has_dali.bench.scope_options import count
@@ -74,7 +74,7 @@ def measure(
     threads: int,
     rounds: int,
     window: timing.Window = _WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """The loaders in turns."""
     policy = HideAndSeek.preset("cifar")
@@ -82,7 +82,7 @@ def measure(
     check = partial(judge.verdict, hides=True)
     ours = partial(array_loaders.ours, source, policy, threads)
     contenders = [
-        Contender(OURS, "has_dali", partial(_steps, ours), check, units=BATCH_SIZE, kind="ours", extra=_x(threads))
+        Contender(OURS, "has_dali", partial(steps, ours), check, units=BATCH_SIZE, kind="ours", extra=_x(threads))
     ]
     for workers in sorted({0, threads, 2 * threads}):
         opened = partial(array_loaders.torchvision_loader, source, policy, workers)
@@ -90,7 +90,7 @@ def measure(
             Contender(
                 f"dataloader_{workers}",
                 f"torchvision DataLoader, {workers} workers",
-                partial(_steps, opened),
+                partial(steps, opened),
                 check,
                 stays_open=False,  # its workers would go on while others are measured
                 units=BATCH_SIZE,
@@ -133,12 +133,6 @@ def noise(images: int) -> ArraySource:
     """Images of noise with labels, the same in every run."""
     pixels = np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), np.uint8)
     return ArraySource.from_images(pixels, np.arange(images) % _CLASSES)
-
-
-@contextmanager
-def _steps(opened: Callable[[], AbstractContextManager[Batches]]) -> Iterator[Step]:
-    with opened() as batches:
-        yield partial(next, batches)
 
 
 def _x(threads: int) -> dict[str, Any]:

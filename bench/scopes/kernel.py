@@ -11,7 +11,7 @@ from typing import Any
 
 from has_dali.bench import timing
 from has_dali.bench.cuda_timing import HOLD_SECONDS, CupyStream, Stream, Turn, turn
-from has_dali.bench.harness import Contender, Step, Unavailable
+from has_dali.bench.harness import Contender, Step, Unavailable, silent
 from has_dali.bench.op_figures import add_roofline, copy_share
 from has_dali.bench.peers.kernel_cuda import COPY, OURS, PEERS, ROTATED_BYTES, contenders, device_buffers
 from has_dali.bench.peers.op_job import FUSED, HIDE, Buffers, OpJob
@@ -43,7 +43,6 @@ SPECIALISATIONS = (
     (FUSED, "float32", "NHWC"),
     (FUSED, "float32", "NCHW"),
 )
-Silent = Callable[..., None]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +159,7 @@ def measure(
     stream: Stream,
     rounds: int,
     calls: int,
-    advance: Silent = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> None:
     """Fill a table: check, warm up, then time in turns; rows gain ``device_us``, ``host_us`` and ``queued_ahead``.
 
@@ -181,7 +180,15 @@ def measure(
             advance(steps=1 if step is not None else rounds + 1, note=one.label)
         for number in range(rounds):
             for name in timing.rotated(list(steps), number):
-                turns[name].append(turn(stream, steps[name], calls))
+                try:
+                    turns[name].append(turn(stream, steps[name], calls))
+                except Exception as error:
+                    if rows[name].kind == "ours":
+                        raise
+                    rows[name].status, rows[name].reason = "void", f"fails in round {number + 1}: {_in_words(error)}"
+                    del steps[name], turns[name]
+                    advance(steps=rounds - number)
+                    continue
                 advance(note=rows[name].label)
     units = {one.key: one.units for one in everyone}
     for name, measured in turns.items():
@@ -218,9 +225,13 @@ def _opened(one: Contender, row: Row, stack: ExitStack, stream: Stream, calls: i
     except Exception as error:
         if one.kind == "ours":
             raise
-        row.status, row.reason = "void", f"fails: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        row.status, row.reason = "void", f"fails: {_in_words(error)}"
         return None
     return step
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _note(table: Table) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from has_dali.bench import timing
-from has_dali.bench.harness import measure_table
+from has_dali.bench.harness import measure_table, silent
 from has_dali.bench.peers.loader_all import CEILING, DALI, LOADERS, OURS, PLAIN, TORCHVISION
 from has_dali.bench.peers.loader_data import image_files
 from has_dali.bench.peers.loader_job import BATCH_SIZE, Job, LoaderPeer, job_for, warm_page_cache
@@ -22,10 +22,6 @@ from has_dali.kernels.threads import available_cores
 
 NAME = "loader"
 KEY = "loader"
-CONDITIONS = (
-    "page cache warm for all; loaders measured in turns, each with the number of threads or workers that suits it best;"
-    " median of the rounds; float32 NCHW torch tensors in CPU memory, random resized crop, antialiased"
-)
 WINDOW = timing.Window(seconds=1.0, batches=8, discarded=6, warm_up_seconds=0.5)
 _QUICK_WINDOW = timing.Window(seconds=0.5, batches=4, discarded=4)
 
@@ -53,7 +49,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", default=str(BATCH_SIZE), metavar="N", help=f"images per batch ({BATCH_SIZE})")
     parser.add_argument("--size", default="224", metavar="N", help="height and width of the images (224)")
     parser.add_argument(
-        "--threads", metavar="N,N", help="threads or workers to try (half the cores, the cores, twice; quick: cores)"
+        "--threads",
+        metavar="N,N",
+        help="threads or workers to try (cores: half, all, one more, twice; quick: all)",
     )
     parser.add_argument("--peers", metavar="KEY,KEY", help=f"who is measured beside has_dali: {', '.join(LOADERS)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns, no search for thread numbers")
@@ -86,12 +84,30 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Result:
         "peers": [peer.key for peer in peers],
         "quick": options.quick,
     }
-    return Result(NAME, "Images per second of the loaders", CONDITIONS, settings, data, [table], bars(table))
+    how = conditions(peers, tried)
+    return Result(NAME, "Images per second of the loaders", how, settings, data, [table], bars(table))
+
+
+def conditions(peers: Sequence[LoaderPeer], tried: Sequence[int]) -> str:
+    """How ``peers`` are measured when ``tried`` are the numbers of threads."""
+    threads = f"each with {tried[0]} threads or workers"
+    if len(tried) > 1:
+        threads = f"each with whichever of {', '.join(map(str, tried))} threads or workers suits it best"
+        following = [peer.label for peer in peers if peer.threads_of]
+        if following:
+            threads += f" (has_dali's number: {'; '.join(following)})"
+    at_most = [peer.label for peer in peers if peer.threads(max(tried)) < max(tried)]
+    if at_most:
+        threads += f" (at most one per core: {'; '.join(at_most)})"
+    return (
+        f"page cache warm for all; loaders measured in turns, {threads}; median of the rounds; float32 NCHW torch"
+        " tensors in CPU memory, random resized crop, antialiased"
+    )
 
 
 def thread_counts(cores: int) -> list[int]:
-    """What is tried: half the cores, all, and twice as many."""
-    return sorted({max(1, cores // 2), cores, 2 * cores})
+    """What is tried: half the cores, all, one more to fill the gaps at the ends of batches, and twice as many."""
+    return sorted({max(1, cores // 2), cores, cores + 1, 2 * cores})
 
 
 def progress_steps(peers: int, rounds: int) -> int:
@@ -105,7 +121,7 @@ def measure(
     tried: Sequence[int],
     rounds: int,
     window: timing.Window = WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """Find the best number of threads of each loader, then measure all in turns.
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from has_dali.bench import timing
-from has_dali.bench.harness import measure_table
+from has_dali.bench.harness import measure_table, silent
 from has_dali.bench.op_figures import add_roofline, bars
 from has_dali.bench.peers import op_has_dali
 from has_dali.bench.peers.op_all import PEERS, contenders
@@ -110,9 +110,9 @@ def conditions(threads: int) -> str:
     return (
         f"{cores}, to which the process is bound; batches are decoded already and lie in CPU memory, each in the layout"
         " that its peer works best in; buffers are rotated: together they hold four times the last-level cache"
-        f" ({size});"
-        " contenders measured in turns, median of the rounds; p_hide 0.5; bytes moved are those that the form of the"
-        " operation must read or write, without lines that are fetched only to be written"
+        f" ({size}); fused results go to memory that is used again, where a row does not say otherwise and its library"
+        " can be told so; contenders measured in turns, median of the rounds; p_hide 0.5; bytes moved are those that"
+        " the form of the operation must read or write, without lines that are fetched only to be written"
     )
 
 
@@ -166,7 +166,7 @@ def measure(
     peers: Sequence[str] = PEERS,
     rounds: int = 5,
     window: timing.Window = _WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """One table: ours, the bounds and the named peers on one job."""
     table = measure_table(
@@ -189,7 +189,7 @@ def measure_sweep(
     buffers: Buffers,
     rounds: int,
     window: timing.Window = _WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """Ours over patch sizes, in turns; the ratio is the cost of a size over that of the largest."""
     rows = []

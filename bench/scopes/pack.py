@@ -10,7 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from has_dali.bench import timing
-from has_dali.bench.harness import Contender, Step, measure_table
+from has_dali.bench.harness import Contender, Step, measure_table, silent
 from has_dali.bench.peers import loader_ffcv, loader_job
 from has_dali.bench.peers.loader_data import image_files
 from has_dali.bench.peers.loader_job import AREA, ASPECT, BATCH_SIZE, Job, job_for, some_of, warm_page_cache
+from has_dali.bench.peers.loader_turns import steps
 from has_dali.bench.results import Bar, Result, Table
 from has_dali.bench.same_job import Judge
 from has_dali.bench.scope_options import count
@@ -110,7 +111,7 @@ def measure(
     form: dict[str, int],
     rounds: int,
     window: timing.Window = _WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """The loaders in turns.
 
@@ -134,7 +135,7 @@ def measure(
         Contender(
             FFCV,
             f"FFCV (.beton, JPEG {90}, original sizes), Python HaS on its batch",
-            partial(_steps, partial(loader_ffcv.loader, job)),
+            partial(steps, partial(loader_ffcv.loader, job)),
             check,
             units=job.batch_size,
         )
@@ -186,9 +187,3 @@ def _ours(job: Job, source: Any) -> Iterator[Step]:
         prefetch=job.prefetch,
     )
     yield partial(next, timing.endless(loader))
-
-
-@contextmanager
-def _steps(opened: Callable[[], AbstractContextManager[Iterator[Any]]]) -> Iterator[Step]:
-    with opened() as batches:
-        yield partial(next, batches)

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from has_dali.bench import timing
-from has_dali.bench.harness import Contender, Unavailable, measure_table
+from has_dali.bench.harness import Contender, Unavailable, measure_table, silent
 from has_dali.bench.peers import op_has_dali
 from has_dali.bench.peers.loader_all import DALI, DALI_ERASE, LOADERS, OURS
 from has_dali.bench.peers.loader_data import image_files
 from has_dali.bench.peers.loader_first_batch import job_file
-from has_dali.bench.peers.loader_job import BATCH_SIZE, Job, LoaderPeer, job_for, warm_page_cache
+from has_dali.bench.peers.loader_job import BATCH_SIZE, Job, job_for, warm_page_cache
 from has_dali.bench.peers.loader_memory import peak_growth
 from has_dali.bench.peers.loader_turns import contender
-from has_dali.bench.peers.op_job import FUSED, Buffers, OpJob
+from has_dali.bench.peers.op_job import FUSED, Buffers, OpJob, buffers_for
 from has_dali.bench.results import Result, Row, Table
 from has_dali.bench.same_job import Judge
 from has_dali.bench.scope_options import count, counts, known
@@ -28,13 +28,12 @@ NAME = "scale"
 THREADS, BATCH, SIZE, PATCH, PREFETCH = "threads", "batch_size", "size", "patch_size", "prefetch"
 CONDITIONS = (
     "one figure varies, the others stay; page cache warm; points measured in turns, median of the rounds; the operator"
-    " works on decoded batches in memory, three of them in turn; memory is the peak growth of the resident set over 16"
-    " batches, in a process of its own"
+    " works on decoded batches in memory, as many in turn as exceed the last-level cache four times; memory is the peak"
+    " growth of the anonymous memory over 16 batches, mapped files left out, in a process of its own"
 )
 _WINDOW = timing.Window(seconds=0.35, batches=4, discarded=4)
 _OP_WINDOW = timing.Window(seconds=0.1, batches=2, discarded=1, warm_up_seconds=0.1)
 _OP_LABEL = "has_dali, operator: normalise and hide"
-_BUFFERS = 3
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,15 @@ def loader_sweep(
     values: Sequence[int],
     rounds: int,
     window: timing.Window = _WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
     """Our loader and DALI's own operators; over patch sizes with a box per cell, which is what the size changes."""
     other = DALI_ERASE if axis == PATCH else DALI
+    jobs = {value: changed(job, axis, value) for value in values}
+    # Both loaders of a point have one judge, which compares their pixels as well.
+    judges = {value: Judge(one.policy, one.batch_size, one.size) for value, one in jobs.items()}
     points = [
-        _point(_loader(LOADERS[key], changed(job, axis, value)), axis, value, LOADERS[key].label)
+        _point(contender(LOADERS[key], jobs[value], judges[value]), axis, value, LOADERS[key].label)
         for key in (OURS, other)
         for value in values
     ]
@@ -149,10 +151,11 @@ def operator_sweep(
     values: Sequence[int],
     rounds: int,
     window: timing.Window = _OP_WINDOW,
-    advance: Callable[..., None] = lambda steps=1, note="": None,
+    advance: Callable[..., None] = silent,
 ) -> Table:
-    """The fused operator alone, into memory that is reused."""
-    points = [_point(_operator(changed(job, axis, value)), axis, value, _OP_LABEL) for value in values]
+    """The fused operator alone."""
+    shared: dict[tuple[int, int], Buffers] = {}  # points on the same batches rotate the same memory
+    points = [_point(_operator(changed(job, axis, value), shared), axis, value, _OP_LABEL) for value in values]
     return _measured("Operator", "decoded images/s", points, axis, job, rounds, window, advance)
 
 
@@ -176,14 +179,10 @@ def memory_sweep(job: Job, axis: str, values: Sequence[int], advance: Callable[.
     return table
 
 
-def _loader(peer: LoaderPeer, job: Job) -> Contender:
-    return contender(peer, job, Judge(job.policy, job.batch_size, job.size))
-
-
-def _operator(job: Job) -> Contender:
+def _operator(job: Job, shared: dict[tuple[int, int], Buffers]) -> Contender:
     work = OpJob(FUSED, job.policy, "uint8", job.batch_size, job.size, job.threads)
-    buffers = Buffers("uint8", job.batch_size, job.size, _BUFFERS)
-    return replace(op_has_dali.contenders(work, buffers)[0], check=None)  # scope op checks what it does
+    buffers = shared.setdefault((work.batch, work.size), buffers_for(work))
+    return op_has_dali.contenders(work, buffers)[0]
 
 
 def _point(one: Contender, axis: str, value: int, series: str) -> Contender:

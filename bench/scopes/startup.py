@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from has_dali.bench.peers.loader_all import DALI, FFCV, LOADERS, OURS, SPDL, TENSORS, TIMM, TORCHVISION
 from has_dali.bench.peers.loader_data import image_files
@@ -45,6 +45,14 @@ CONDITIONS = (
     " their own imports included; median of the starts. A ratio in the tables of stages is a stage's share of the total"
 )
 _MOST_SECONDS, _AIM_SECONDS = 3.0, 1.0
+
+
+class Gap(NamedTuple):
+    """Why a loader has no figure."""
+
+    status: str
+    """"skipped": it cannot run here; "void": it failed."""
+    reason: str
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -106,32 +114,39 @@ def cold_starts(job: Path, rounds: int, advance: Callable[..., None]) -> list[St
 
 def warm_starts(
     job: Path, keys: Sequence[str], rounds: int, advance: Callable[..., None]
-) -> tuple[dict[str, list[Start]], dict[str, str]]:
+) -> tuple[dict[str, list[Start]], dict[str, Gap]]:
     """Starts of all loaders in turns, after one that fills the caches; and why some do not start."""
     starts: dict[str, list[Start]] = {key: [] for key in keys}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Gap] = {}
     with tempfile.TemporaryDirectory(prefix="has_dali_bench_") as folder:
         cache = Path(folder)
         for key in keys:
-            reason = _why_not(key, job, cache)
-            if reason is not None:
-                reasons[key] = reason
+            _started(key, job, cache, reasons)
             advance(note=LOADERS[key].label)
         running = [key for key in keys if key not in reasons]
         for turn in range(rounds):
             for key in rotated(running, turn):
-                starts[key].append(start(key, job, cache))
+                found = None if key in reasons else _started(key, job, cache, reasons)
+                starts[key] += [] if found is None else [found]
                 advance(note=LOADERS[key].label)
     return starts, reasons
 
 
-def _why_not(key: str, job: Path, cache: Path) -> str | None:
+def _started(key: str, job: Path, cache: Path, reasons: dict[str, Gap]) -> Start | None:
+    """One start; else None and an entry in ``reasons``. Without ours there is nothing to compare, so that raises."""
     try:
-        return start(key, job, cache).reason
+        found = start(key, job, cache)
     except RuntimeError as error:
         if key == OURS:
             raise
-        return str(error)
+        reasons[key] = Gap("void", str(error))
+        return None
+    if found.reason is None:
+        return found
+    if key == OURS:
+        raise RuntimeError(f"{key} did not start: {found.reason}")
+    reasons[key] = Gap("skipped", found.reason)
+    return None
 
 
 def stage_table(key: str, title: str, starts: Sequence[Start], parameters: Mapping[str, Any]) -> Table:
@@ -146,14 +161,14 @@ def stage_table(key: str, title: str, starts: Sequence[Start], parameters: Mappi
 
 
 def loader_table(
-    keys: Sequence[str], starts: dict[str, list[Start]], reasons: dict[str, str], parameters: Mapping[str, Any]
+    keys: Sequence[str], starts: dict[str, list[Start]], reasons: dict[str, Gap], parameters: Mapping[str, Any]
 ) -> Table:
     """Totals of all loaders."""
     table = Table("loaders", "Start of the process to first batch", "s", "lower", OURS, dict(parameters))
     for key in keys:
         row = Row(key, LOADERS[key].label, LOADERS[key].kind)
         if key in reasons:
-            row.status, row.reason = "skipped", reasons[key]
+            row.status, row.reason = reasons[key]
         else:
             row.value = Summary(tuple(one.total for one in starts[key]))
         table.rows.append(row)

@@ -7,7 +7,6 @@ cost of the augmentation and cost of the trainer, each with a 95 % confidence in
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ import torch
 from has_dali.bench import train_step
 from has_dali.bench.machine import data_facts
 from has_dali.bench.results import Bar, Latency, Result, Row, Table
-from has_dali.bench.timing import Summary
+from has_dali.bench.timing import Interval, Summary
 from has_dali.bench.train_step import BARE, LABELS, PLAIN, SYNTHETIC, TRAINER, StepReport
 from has_dali.console import Terminal
-from has_dali.pipelines.sources import FileSource, folder_source
+from has_dali.pipelines.arrays import Source
+from has_dali.pipelines.sources import folder_source
 from has_dali.trainers.arguments import RunOptions, parse_run
 from has_dali.trainers.result_commands import count, taken
 from has_dali.trainers.tasks import TASKS, task_kind
@@ -109,9 +109,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Result:
     }
     result = Result(NAME, "Training step", CONDITIONS, settings)
     with tempfile.TemporaryDirectory(prefix="has_dali_bench_") as scratch:
-        data, source = _data_set(options.data, options.runs[0].task, Path(scratch))
-        if source is not None:
-            result.data = data_facts(source, options.data.name if options.data else "embedded corpus")
+        data, source = _data_set(options.data, options.runs[0], Path(scratch))
+        result.data = data_facts(source, options.data.name if options.data else "embedded corpus")
         total = options.rounds * len(LABELS) * len(options.runs)
         with terminal.progress("timing steps", total) as advance:
             for one in options.runs:
@@ -122,21 +121,24 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Result:
     return result
 
 
-def _data_set(data: Path | None, task: str, scratch: Path) -> tuple[Path, FileSource | None]:
-    """The folder that a task reads; a folder of class folders becomes its train and val, as nothing is validated."""
+def _data_set(data: Path | None, options: RunOptions, scratch: Path) -> tuple[Path, Source]:
+    """The folder that a task reads and the images that it trains on; a folder of class folders becomes its train and
+    val, as nothing is validated.
+    """
     if data is None:
         from has_dali.pipelines.corpus import ensure_corpus
 
         data = ensure_corpus()
-    elif task != "classification" or (data / "train").is_dir() or not data.is_dir():
-        return data, None
-    try:
-        source = folder_source(data)
-    except FileNotFoundError:
-        return data, None  # another layout: the task tells it, or says what it expected
-    for part in ("train", "val"):
-        (scratch / part).symlink_to(data.resolve(), target_is_directory=True)
-    return scratch, source
+    if options.task == "classification" and data.is_dir() and not (data / "train").is_dir():
+        try:
+            source = folder_source(data)
+        except FileNotFoundError:
+            pass  # another layout: the task tells it, or says what it expected
+        else:
+            for part in ("train", "val"):
+                (scratch / part).symlink_to(data.resolve(), target_is_directory=True)
+            return scratch, source
+    return data, task_kind(options.task).open_data(data, options.settings).train
 
 
 def report_table(report: StepReport, options: RunOptions) -> Table:
@@ -147,7 +149,7 @@ def report_table(report: StepReport, options: RunOptions) -> Table:
     table = Table(f"step-{settings.model.name}", title, "ms/step", "lower", BARE, parameters)
     for name, label in LABELS.items():
         summary = report.steps[name]
-        row = Row(name, label, "bound" if name == SYNTHETIC else "ours" if name in (TRAINER, BARE) else "peer")
+        row = Row(name, label, "bound" if name == SYNTHETIC else "ours")
         row.value = Summary(tuple(1000 * value for value in summary.values))
         durations = report.durations.get(name)
         row.latency = Latency.of(durations) if durations else None
@@ -155,25 +157,24 @@ def report_table(report: StepReport, options: RunOptions) -> Table:
         table.rows.append(row)
     table.fill_ratios()
     table.note = (
-        f"input stall (1 - held in memory / real data) {_percent(stall(report))};"
-        f" cost of hiding {_percent(cost(report, BARE, PLAIN))};"
-        f" cost of the trainer {_percent(cost(report, TRAINER, BARE))};"
+        f"input stall (1 - held in memory / real data) {percent(stall(report))};"
+        f" cost of hiding {percent(cost(report, BARE, PLAIN))};"
+        f" cost of the trainer {percent(cost(report, TRAINER, BARE))};"
         f" the trainer itself waited {report.input_stall.median:.2%} of its time for batches"
     )
     return table
 
 
 def report_bars(report: StepReport, title: str) -> list[Bar]:
-    """What the loader and the trainer may cost."""
+    """What the loader and the trainer may cost, each with the interval of its mean."""
+    figures = (
+        ("input stall", stall(report), 0.01),
+        ("cost of hiding", cost(report, BARE, PLAIN), 0.01),
+        ("cost of the trainer", cost(report, TRAINER, BARE), 0.03),
+    )
     return [
-        Bar(f"{title}: input stall", stall(report), at_most=0.01, note=_percent(stall(report))),
-        Bar(
-            f"{title}: cost of hiding",
-            cost(report, BARE, PLAIN),
-            at_most=0.01,
-            note=_percent(cost(report, BARE, PLAIN)),
-        ),
-        Bar(f"{title}: cost of the trainer", cost(report, TRAINER, BARE), at_most=0.03),
+        Bar(f"{title}: {what}", value, at_most=most, note=percent(value), interval=Interval.of(value))
+        for what, value, most in figures
     ]
 
 
@@ -187,21 +188,12 @@ def cost(report: StepReport, dear: str, cheap: str) -> Summary:
     return Summary(tuple(value - 1 for value in report.ratio(dear, cheap).values))
 
 
-def confidence_interval(summary: Summary) -> tuple[float, float]:
-    """95 % interval of the mean over the rounds, by Student's t; infinite for a single round."""
-    values = summary.values
-    if len(values) < 2:
-        return -math.inf, math.inf
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
-
-
-def _percent(summary: Summary) -> str:
-    low, high = confidence_interval(summary)
-    return f"{statistics.fmean(summary.values):+.1%} (95 % CI {low:+.1%} to {high:+.1%})"
+def percent(summary: Summary) -> str:
+    """The mean of a share and its interval, as people read them."""
+    interval, mean = Interval.of(summary), statistics.fmean(summary.values)
+    if interval is None:
+        return f"{mean:+.1%} (one round: no confidence interval)"
+    return f"{mean:+.1%} (95 % CI {interval.low:+.1%} to {interval.high:+.1%})"
 
 
 def _plain(options: RunOptions) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""A few JPEGs in ImageFolder layout, and a fabricated run."""
+"""A few JPEGs in ImageFolder layout, a fabricated run, and the schema that every run must fit."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,7 +43,7 @@ def fabricated() -> Callable[..., Result]:
 
         def rows(*given: tuple[str, str, str, float]) -> list[Row]:
             return [
-                Row(key, label, kind, value=summary(value), latency=Latency(60.0, 70.0, 90.0, 120.0))
+                Row(key, label, kind, value=summary(value), latency=Latency(60.0, 70.0, 90.0, 120.0, 400))
                 for key, label, kind, value in given
             ]
 
@@ -91,3 +93,27 @@ def documented(fabricated: Callable[..., Result]) -> Callable[..., dict[str, Any
         return dict(json.loads(json_text(record)))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def schema_errors() -> Callable[[Any], list[str]]:
+    """What the schema has against a document."""
+    schema = json.loads(files("has_dali.bench").joinpath("result_schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    return lambda record: [f"{error.json_path}: {error.message}" for error in validator.iter_errors(record)]
+
+
+@pytest.fixture
+def assert_valid(schema_errors: Callable[[Any], list[str]]) -> Callable[[Result], None]:
+    """Asserts that the document of a result fits the schema and gives the result again."""
+
+    def check(result: Result) -> None:
+        described = machine.described(machine.state())
+        argv, started = ["has-dali", "bench", result.scope], "2026-11-25T10:00:00+00:00"
+        text = json_text(document(result, argv, started, 1.0, described))
+        record = json.loads(text)
+        assert schema_errors(record) == []
+        assert json_text(Result.from_dict(record).to_dict()) == json_text(result.to_dict())
+
+    return check

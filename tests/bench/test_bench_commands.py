@@ -16,6 +16,7 @@ from PIL import Image
 
 from has_dali.bench import running, suite
 from has_dali.bench.documents import read_document
+from has_dali.bench.machine import tidy_argv
 from has_dali.bench.results import Result
 from has_dali.cli import main
 
@@ -117,14 +118,18 @@ class Runs:
         own = words[words.index("bench") + 1 :]
         self.words.append(own)
         if self.code == 0:
-            Path(own[own.index("--json") + 1]).write_text(json.dumps({**self.record, "scope": own[0]}))
+            argv = tidy_argv(["has-dali", "bench", *own])
+            file = Path(own[own.index("--json") + 1])
+            file.write_text(json.dumps({**self.record, "scope": own[0], "argv": argv}))
         return argparse.Namespace(returncode=self.code)
 
 
 @pytest.fixture
 def runs(documented: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Runs:
     one = Runs(documented())
+    one.record["machine"]["git"] = {"commit": "1" * 40, "dirty": False}
     monkeypatch.setattr(suite, "subprocess", one)
+    monkeypatch.setattr(suite.machine, "facts", lambda: one.record["machine"])
     return one
 
 
@@ -141,12 +146,13 @@ def test_all_runs_each_scope_once(runs: Runs, tmp_path: Path, capsys: pytest.Cap
     ]  # fmt: skip
     (out / "scale.json").write_text("{ half a fi")
     runs.words.clear()
-    assert main([*words, "--arrays", "set.npz"]) == 0
+    assert main(words) == 0
     assert [own[0] for own in runs.words] == ["scale"] and runs.words[0][1] == "photos"
-    (out / "arrays.json").unlink()
     runs.words.clear()
     assert main([*words, "--arrays", "set.npz"]) == 0
     assert [own[:2] for own in runs.words] == [["arrays", "set.npz"]]
+    runs.words.clear()
+    assert main([*words, "--arrays", "set.npz", "--quiet"]) == 0 and not runs.words
     runs.words.clear()
     other = json.loads((out / "op.json").read_text())
     other["machine"]["git"] = {"commit": "0" * 40, "dirty": False}  # what a fresh checkout brings along
@@ -158,6 +164,33 @@ def test_all_runs_each_scope_once(runs: Runs, tmp_path: Path, capsys: pytest.Cap
     assert [own[0] for own in runs.words] == ["op", "train"]
 
 
+def test_what_was_measured_otherwise_is_measured_again(runs: Runs, tmp_path: Path) -> None:
+    words = ["bench", "all", "--out", str(tmp_path / "out"), "--scopes", "op,loader"]
+    for options, again in (
+        (["--quick"], ["op", "loader"]),
+        (["--quick"], []),
+        ([], ["op", "loader"]),
+        (["--rounds", "9"], ["op", "loader"]),
+        (["--rounds", "9", "--data", "photos"], ["loader"]),
+        (["--rounds", "9", "--data", "here/photos"], []),
+        (["--rounds", "9", "--data", "paintings"], ["loader"]),
+    ):
+        runs.words.clear()
+        assert main([*words, *options]) == 0
+        assert [own[0] for own in runs.words] == again, options
+    # A tree with changes may hold others than those that were measured, whichever side has them.
+    for dirty in (True, True, False):
+        runs.words.clear()
+        runs.record["machine"] = {**runs.record["machine"], "git": {"commit": "1" * 40, "dirty": dirty}}
+        assert main([*words, "--rounds", "9"]) == 0
+        assert [own[0] for own in runs.words] == ["op", "loader"]
+    for git in (None, None):
+        runs.record["machine"] = {**runs.record["machine"], "git": git}
+        runs.words.clear()
+        main([*words, "--rounds", "9"])
+    assert not runs.words
+
+
 def test_all_goes_on_after_a_failure_and_stops_when_interrupted(runs: Runs, tmp_path: Path) -> None:
     runs.code = 1
     words = ["bench", "all", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"), "--quiet"]
@@ -165,10 +198,16 @@ def test_all_goes_on_after_a_failure_and_stops_when_interrupted(runs: Runs, tmp_
     assert len(runs.words) == 7
     outcomes = json.loads((tmp_path / "all.json").read_text())
     assert outcomes["op"] == "failed with exit code 1"
-    runs.code = 130
+    runs.code = -11  # a peer took the interpreter down
     runs.words.clear()
-    assert main(["bench", "all", "--out", str(tmp_path / "new"), "--quiet"]) == 130
-    assert len(runs.words) == 1 and not (tmp_path / "new").exists()
+    assert main([*words, "--scopes", "op,loader"]) == 1
+    assert len(runs.words) == 2
+    assert json.loads((tmp_path / "all.json").read_text())["loader"] == "failed with signal 11"
+    for stopped in (130, 143, -2, -15):
+        runs.code = stopped
+        runs.words.clear()
+        assert main(["bench", "all", "--out", str(tmp_path / "new"), "--quiet"]) == 130
+        assert len(runs.words) == 1 and not (tmp_path / "new").exists()
 
 
 def test_bad_words_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

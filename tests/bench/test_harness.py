@@ -122,6 +122,70 @@ def test_our_own_failure_is_no_row() -> None:
         _measure(Contender("ours", "us", _without_hardware, kind="ours"))
 
 
+def _dying(call: int, log: list[str]) -> Callable[[], Any]:
+    """Opens a step that raises at one of its calls, counted over all openings."""
+    calls = 0
+
+    @contextmanager
+    def opened() -> Iterator[Callable[[], float]]:
+        def step() -> float:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise OSError("disk gone\nfor good")
+            time.sleep(0.001)
+            return 0.0
+
+        yield step
+        log.append(f"closed after {calls}")
+
+    return opened
+
+
+@pytest.mark.parametrize("stays_open", [True, False])
+def test_a_peer_that_dies_in_a_turn_is_void_and_the_others_go_on(stays_open: bool) -> None:
+    log: list[str] = []
+    done: list[int] = []
+    short = timing.Window(seconds=0.0, batches=2, discarded=1, stride=1)  # 3 calls a turn; 1 + 1 before the first
+    table = measure_table(
+        "t", "", [
+            Contender("ours", "", _every(0.002), kind="ours"),
+            Contender("dying", "", _dying(10, log), stays_open=stays_open),
+            Contender("well", "", _every(0.002)),
+        ],
+        baseline="ours", rounds=5, window=short, advance=lambda steps=1, note="": done.append(steps),
+    )  # fmt: skip
+    ours, dying, well = table.rows
+    assert (dying.status, dying.reason) == ("void", "fails in round 3: OSError: disk gone")
+    assert dying.value is None and dying.ratio is None and dying.latency is None
+    assert well.value is not None and len(well.value.values) == 5 and ours.value is not None and ours.ratio is not None
+    assert sum(done) == (5 + 1) * 3
+    turns = [] if stays_open else [2, 5, 8]
+    assert log == [f"closed after {calls}" for calls in (*turns, 10)]
+
+
+def test_a_baseline_that_dies_leaves_nothing_to_compare() -> None:
+    with pytest.raises(RuntimeError, match="cannot be compared with: fails in round 1: OSError: disk gone"):
+        _measure(Contender("peer", "it", _dying(4, [])), Contender("b", "", _every(0.002)))
+    log: list[str] = []
+    with pytest.raises(OSError, match="disk gone"):
+        _measure(Contender("ours", "us", _dying(4, log), kind="ours"))
+    assert log == ["closed after 4"]
+
+
+def test_a_peer_that_fails_to_close_has_been_measured() -> None:
+    @contextmanager
+    def opened() -> Iterator[Callable[[], None]]:
+        yield lambda: time.sleep(0.001)
+        raise OSError("still in use")
+
+    ours = Contender("ours", "", _every(0.002), kind="ours")
+    for stays_open in (True, False):
+        table = _measure(ours, Contender("peer", "", opened, stays_open=stays_open), rounds=1)
+        peer = table.rows[1]
+        assert peer.value is not None and peer.extra["fails_to_close"] == "OSError: still in use"
+
+
 def test_contenders_that_work_ahead_are_closed_between_turns() -> None:
     log: list[str] = []
 
@@ -153,5 +217,7 @@ def test_progress_adds_up() -> None:
 
 def test_latency_quantiles() -> None:
     latency = Latency.of([0.001] * 98 + [0.011, 0.021])
+    assert latency.count == 100 and latency.resolved_p99 == latency.p99
+    assert Latency.of([0.001] * 99).resolved_p99 is None
     assert latency.p50 == pytest.approx(1) and latency.p90 == pytest.approx(1) and latency.max == pytest.approx(21)
     assert 1 < latency.p99 < 21

@@ -17,7 +17,7 @@ import torch
 from has_dali.bench import same_job, timing
 from has_dali.bench.harness import Unavailable
 from has_dali.bench.peers import loader_dali, loader_job, loader_spdl, loader_turns
-from has_dali.bench.peers.loader_all import CEILING, DALI_ERASE, FFCV, LOADERS, OURS, PLAIN, READ, SPDL
+from has_dali.bench.peers.loader_all import CEILING, DALI_ERASE, FFCV, LOADERS, OURS, PLAIN, READ, SPDL, TIMM
 from has_dali.bench.peers.loader_job import Job, LoaderPeer, job_for, some_of
 from has_dali.bench.peers.loader_torch import hidden_batch, hide_patches
 from has_dali.kernels.policy import HideAndSeek
@@ -59,7 +59,8 @@ def test_every_loader_does_the_job(key: str, job: Job) -> None:
     policy = job.policy if peer.hides else None
     check = same_job.inspect(seen)
     assert same_job.difference(check, policy, 6 * BATCH, BATCH, SIZE) is None
-    assert abs(check.visible_mean) < 1 and 0.3 < check.visible_std < 2  # normalised noise around mid-grey
+    assert all(abs(mean) < 1 for mean in check.visible_mean)  # normalised noise around mid-grey
+    assert all(0.3 < std < 2 for std in check.visible_std)
     labels = torch.cat([batch["label"] for batch in seen])
     assert set(labels.tolist()) == {0, 1, 2}
 
@@ -148,6 +149,41 @@ def test_the_best_number_of_threads_is_found(job: Job, monkeypatch: pytest.Monke
     assert set(made[0].extra["swept"]) == {1, 3} and made[2].extra["swept"] == {}
     assert made[0].extra["swept"][3] > 2 * made[0].extra["swept"][1]
     assert [one.extra["threads"] for one in loader_turns.contenders(peers, job, [3], judge)] == [1, 1, 1]
+
+
+def test_a_loader_that_refuses_more_threads_says_how_many_it_has(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_job, "available_cores", lambda: 2)
+    opened: list[int] = []
+
+    @contextlib.contextmanager
+    def counted(job: Job) -> Iterator[Iterator[Any]]:
+        opened.append(job.threads)
+        yield itertools.count()
+
+    peer = LoaderPeer("a", "A", counted, one_per_core=True)
+    for asked, got in ((1, 1), (4, 2)):
+        one = loader_turns.contender(peer, replace(job, threads=asked))
+        with one.open() as step:
+            assert (step(), step()) == (0, 1)
+        assert one.extra["threads"] == opened.pop() == got
+    assert LOADERS[FFCV].one_per_core and LOADERS[FFCV].threads_of == OURS
+
+
+def test_ours_counts_as_ours() -> None:
+    assert {key for key, peer in LOADERS.items() if peer.kind == "ours"} == {OURS, PLAIN}
+
+
+def test_timm_runs_no_colour_jitter(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pytest.importorskip("timm.data")
+    made: list[Any] = []
+    create = data.create_loader
+    monkeypatch.setattr(
+        data, "create_loader", lambda *given, **options: made.append(create(*given, **options)) or made[0]
+    )
+    with LOADERS[TIMM].open(replace(job, threads=0)) as batches:
+        next(batches)
+    steps = [type(step).__name__ for step in made[0].loader.dataset.transform.transforms]
+    assert "ColorJitter" not in steps and any("RandomResizedCrop" in name for name in steps), steps
 
 
 def test_a_hair_more_speed_does_not_change_the_usual_number() -> None:

@@ -76,6 +76,14 @@ def test_long_settings_stay_in_the_document(documented: Documented) -> None:
     assert "recipe as in the document" in text and "option 49" not in text and "batch size 64" in text
 
 
+@pytest.mark.parametrize("text", ["{ half a fi", '{"scope": "loader", "version": 1}', '{"scope": "loader"}'])
+def test_a_broken_run_is_not_left_out(text: str, runs: Path, tmp_path: Path) -> None:
+    (runs / "loader.json").write_text(text)
+    with pytest.raises(ValueError, match=r"loader\.json"):
+        page.write_page(runs, tmp_path / "benchmarks.md")
+    assert not (tmp_path / "benchmarks.md").exists()
+
+
 def test_no_loss_is_said_as_well(documented: Documented) -> None:
     text, _ = page.page({"loader": documented(speed=3.0)}, "images")
     assert "No contender was faster than ours at the same job." in text

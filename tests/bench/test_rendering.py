@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from has_dali.bench import rendering
-from has_dali.bench.results import Bar, Result, Row, Table
-from has_dali.bench.timing import Summary
+from has_dali.bench.results import Bar, Latency, Result, Row, Table
+from has_dali.bench.timing import Interval, Summary
 from has_dali.console import Terminal
 
 
@@ -97,11 +97,33 @@ def test_unstable_rows_are_flagged(fabricated: Callable[..., Result]) -> None:
         (Bar("b", Summary((3.5,)), 1.0, aim=3.0), ["b", "3.50", "", ">= 1", ">= 3", "aim"]),
         (Bar("b", Summary((0.5, 0.5)), 1.0), ["b", "0.500", "0.500-0.500", ">= 1", "", "NO"]),
         (Bar("b", Summary((0.5,)), at_most=1.0, aim=0.4), ["b", "0.500", "", "<= 1", "<= 0.4", "yes"]),
+        (
+            Bar("b", Summary((0.5,)), at_most=1.0, interval=Interval(0.5, 0.2, 1.1)),
+            ["b", "0.500", "", "<= 1", "", "not resolved"],
+        ),
+        (
+            Bar("b", Summary((0.5,)), at_most=1.0, interval=Interval(0.5, 0.2, 0.9)),
+            ["b", "0.500", "", "<= 1", "", "yes"],
+        ),
         (Bar("b", None, at_most=1.25), ["b", "", "", "<= 1.25", "", "not measured"]),
     ],
 )
 def test_bars(bar: Bar, cells: list[str]) -> None:
     assert rendering.bar_cells(bar) == cells
+
+
+def test_a_bar_that_is_not_resolved_says_why() -> None:
+    bar = Bar("b", Summary((0.5,)), at_most=1.0, note="n", interval=Interval(0.5, 0.2, 1.1))
+    first, second = rendering.bar_notes([bar])
+    assert first == "b: n" and "not resolved" in second and "0.200 to 1.10" in second
+
+
+def test_a_percentile_of_few_steps_is_left_blank() -> None:
+    table = Table("t", "T", "s", "higher", "a", rows=[])
+    for count, shown in ((99, ""), (100, "90")):
+        table.rows = [Row("a", "a", value=Summary((1.0,)), latency=Latency(60, 70, 90, 120, count))]
+        columns, (cells,) = rendering.table_cells(table)
+        assert cells[columns.index("p99 ms/step")] == shown
 
 
 @given(st.floats(1e-6, 1e9))

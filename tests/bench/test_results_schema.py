@@ -78,6 +78,10 @@ def broken(change: str) -> Callable[[dict[str, Any]], None]:
         "row['surplus'] = 1",
         "d['tables'][0]['rows'][-1]['reason'] = None",
         "row['latency_ms']['p99'] = -1",
+        "row['latency_ms']['count'] = 0",
+        "del row['latency_ms']['count']",
+        "d['bars'][0]['interval'] = {'mean': 1.0, 'low': 0.5}",
+        "del d['bars'][0]['resolved']",
     ],
 )
 def test_broken_documents_are_refused(change: str, documented: Callable[..., dict[str, Any]]) -> None:
@@ -99,3 +103,12 @@ def test_a_document_gives_its_result_again(documented: Callable[..., dict[str, A
     record = documented()
     again = Result.from_dict(record).to_dict()
     assert json.loads(json_text(again)) == {name: record[name] for name in again}
+
+
+def test_every_committed_result_fits_it() -> None:
+    folder = files("has_dali.bench").joinpath("results")
+    records = {file.name: json.loads(file.read_text()) for file in folder.iterdir() if file.name.endswith(".json")}
+    assert records
+    for name, record in records.items():
+        if isinstance(record, dict) and "scope" in record:
+            assert errors(record) == [], name

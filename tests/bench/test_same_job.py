@@ -60,6 +60,39 @@ def test_another_normalisation_is_void() -> None:
     assert "std" in str(same_job.disagreement(same_job.inspect(batches(std=0.3)), ours))
 
 
+def changed(batch: list[dict[str, torch.Tensor]], image: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """The same batches with other pixels where something is visible."""
+    return [{**one, "image": torch.where(one["image"] == 0, one["image"], image)} for one in batch]
+
+
+def test_one_mask_for_all_images_of_a_batch_is_void() -> None:
+    mask = torch.from_numpy(HideAndSeek((8,)).mask([5], 0, SIZE, SIZE))
+    seen = [{**batch, "image": batch["image"].masked_fill(mask[:, None], 0.0)} for batch in batches(None)]
+    assert verdict(seen) == "hides the same pixels of every image of a batch"
+    assert verdict([seen[0], batches()[1]]) is None  # one of two batches: chance, or another reason will say so
+
+
+def test_the_same_image_again_and_again_is_void() -> None:
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    assert verdict(changed(batches(), image)) == "gives the same image again and again"
+    repeated = [{**batch, "image": image.repeat(N, 1, 1, 1)} for batch in batches(None)]
+    assert verdict(repeated, None) == "gives the same image again and again"
+
+
+def test_channels_are_compared_one_by_one() -> None:
+    shift = torch.tensor([0.35, 0.0, -0.35])[:, None, None]
+    ours = same_job.inspect([{**b, "image": torch.where(b["image"] == 0, 0.0, b["image"] + shift)} for b in batches()])
+    seen = [{**b, "image": torch.where(b["image"] == 0, 0.0, b["image"] - shift)} for b in batches()]
+    swapped = same_job.inspect(seen)
+    assert swapped.visible_mean == pytest.approx((-0.35, 0.0, 0.35), abs=0.02)
+    assert "channel 0 have mean" in str(same_job.disagreement(swapped, ours))
+    darker = [{**b, "image": torch.where(b["image"] == 0, 0.0, b["image"] - shift + 0.3)} for b in batches()]
+    assert "channels swapped" in str(same_job.disagreement(same_job.inspect(darker), ours))
+    scale = torch.tensor([1.0, 1.0, 2.0])[:, None, None]
+    uneven = same_job.inspect([{**b, "image": b["image"] * scale} for b in batches()])
+    assert "channel 2 have std" in str(same_job.disagreement(uneven, same_job.inspect(batches())))
+
+
 @pytest.mark.parametrize("policy", [HideAndSeek((16, 44), p_hide=0.4), HideAndSeek((0, 24), p_apply=0.7)])
 def test_hidden_moments_match_the_reference(policy: HideAndSeek) -> None:
     fractions = policy.mask(np.arange(1500), 0, 64, 64).mean(axis=(1, 2))

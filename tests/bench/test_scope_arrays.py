@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from has_dali.bench import timing
 from has_dali.bench.peers import array_loaders
-from has_dali.bench.results import Row, Table
+from has_dali.bench.results import Result, Row, Table
 from has_dali.bench.scopes import arrays
 from has_dali.console import Terminal
 from has_dali.kernels.policy import HideAndSeek
@@ -62,13 +63,16 @@ def test_the_bar_is_against_the_fastest() -> None:
     assert arrays.bar(table).met is False
 
 
-def test_a_run_with_data_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_data_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_valid: Callable[[Result], None]
+) -> None:
     monkeypatch.setattr(arrays, "_QUICK_WINDOW", SHORT)
     monkeypatch.setattr(arrays, "_NOISE_IMAGES", 200)
     monkeypatch.setattr(arrays, "available_cores", lambda: 1)
     np.save(tmp_path / "mine.npy", arrays.noise(130).pixels.reshape(-1, 32, 32, 3))
     for words, name, images in (((), "noise", 200), ((str(tmp_path / "mine.npy"),), "mine.npy", 130)):
         result = arrays.run(options(*words, "--rounds", "1", "--quick"), QUIET)
+        assert_valid(result)
         assert result.data is not None and (result.data["name"], result.data["images"]) == (name, images)
         assert result.bars[0].met is not None and result.settings["rounds"] == 1
 

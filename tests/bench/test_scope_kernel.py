@@ -128,7 +128,36 @@ def test_rows_hold_device_time_and_say_why_they_are_missing(device: Device) -> N
         )
 
 
-def test_run_on_a_modelled_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_fails_in_a_turn_is_void_and_the_rest_goes_on(device: Device) -> None:
+    calls: list[int] = []
+
+    @contextmanager
+    def opened() -> Iterator[Callable[[], Any]]:
+        def step() -> None:
+            calls.append(len(calls))
+            if len(calls) > 2 + 20 + 30:  # seen, warm-up, and half of the second turn
+                raise RuntimeError("illegal address\nmore")
+            device.call(5 * US, 10 * US)
+
+        yield step
+
+    table = kernel.empty_table(OpJob(HIDE, HideAndSeek((16,)), "uint8", 64), "NHWC")
+    everyone = [on(device, "has_dali", 16 * US, kind="ours"), Contender("fragile", "fragile", opened)]
+    advanced: list[int] = []
+    kernel.measure(table, everyone, device, 3, 20, lambda steps=1, note="": advanced.append(steps))
+    ours, fragile = table.rows
+    assert ours.value is not None and len(ours.value.values) == 3 and sum(advanced) == 2 * 4
+    assert (fragile.status, fragile.reason) == ("void", "fails in round 2: RuntimeError: illegal address")
+    assert fragile.value is None and fragile.ratio is None
+    calls.clear()
+    fatal = [Contender("has_dali", "ours", opened, kind="ours")]
+    with pytest.raises(RuntimeError, match="illegal address"):
+        kernel.measure(kernel.empty_table(OpJob(HIDE, HideAndSeek((16,)), "uint8", 64), "NHWC"), fatal, device, 3, 20)
+
+
+def test_run_on_a_modelled_device(
+    device: Device, monkeypatch: pytest.MonkeyPatch, assert_valid: Callable[[Result], None]
+) -> None:
     copied = 2 * kernel_cuda.ROTATED_BYTES
 
     def modelled(job: OpJob, buffers: Buffers, layout: str, peers: Any) -> list[Contender]:
@@ -144,6 +173,7 @@ def test_run_on_a_modelled_device(device: Device, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernel, "CupyStream", lambda: device)
     monkeypatch.setattr(kernel, "contenders", modelled)
     result = kernel.run(options("--rounds", "2", "--patches", "8,56", "--peers", "torch_eager"), Terminal(quiet=True))
+    assert_valid(result)
     assert len(result.tables) == 3 * len(kernel.SPECIALISATIONS)
     for table in result.tables:
         ours, copy = table.row("has_dali"), table.row("copy")
@@ -156,9 +186,12 @@ def test_run_on_a_modelled_device(device: Device, monkeypatch: pytest.MonkeyPatc
     assert len({table.key for table in result.tables}) == len(result.tables)
 
 
-def test_without_a_gpu_everything_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_everything_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, assert_valid: Callable[[Result], None]
+) -> None:
     monkeypatch.setattr(gpu, "unavailable_reason", lambda: "CuPy finds no CUDA device")
     result = kernel.run(options(), Terminal(quiet=True))
+    assert_valid(result)
     (table,) = result.tables
     assert [row.key for row in table.rows] == ["has_dali", "copy", "torch_eager", "torch_compile"]
     assert {row.status for row in table.rows} == {"skipped"}

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_a_run(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch, assert_valid: Callable[[Result], None]) -> None:
     for name in ("ffcv", "ffcv.fields", "ffcv.fields.decoders"):
         monkeypatch.setitem(sys.modules, name, None)
     peers = ",".join((PLAIN, DALI, TORCHVISION, CEILING, FFCV))
     words = (str(jpeg_folder), "--rounds", "2", "--batch", "12", "--size", "48", "--threads", "1", "--peers", peers)
     result = loader.run(options(*words), QUIET)
+    assert_valid(result)
     table = result.tables[0]
     assert [row.key for row in table.rows] == [OURS, PLAIN, DALI, TORCHVISION, FFCV, CEILING]
     for row in table.rows:
@@ -61,6 +62,7 @@ def test_a_run(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.data is not None and result.data["images"] == 36 and result.data["name"] == jpeg_folder.name
     record = json.loads(json_text(result.to_dict()))
     assert Result.from_dict(record).to_dict() == record and record["settings"]["threads"] == [1]
+    assert "each with 1 threads" in result.conditions
 
 
 def fake(policy: HideAndSeek | None) -> Any:
@@ -115,8 +117,18 @@ def test_bars_compare_ours_with_the_row_they_name() -> None:
     assert loader.bars(table)[1].note == "hides too much"
 
 
+def test_the_conditions_say_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_job, "available_cores", lambda: 2)
+    peers = [LOADERS[key] for key in (OURS, PLAIN, DALI, FFCV)]
+    assert "each with 2 threads or workers; median" in loader.conditions(peers, [2])
+    tried = loader.conditions(peers, [1, 2, 3, 4])
+    assert "whichever of 1, 2, 3, 4 threads or workers" in tried
+    assert "(has_dali's number: has_dali, without HaS; FFCV (.beton" in tried and "(at most one per core: FFCV" in tried
+    assert "(" not in loader.conditions([LOADERS[DALI]], [1, 4])
+
+
 def test_thread_counts() -> None:
-    assert [loader.thread_counts(cores) for cores in (1, 2, 16)] == [[1, 2], [1, 2, 4], [8, 16, 32]]
+    assert [loader.thread_counts(cores) for cores in (1, 2, 16)] == [[1, 2], [1, 2, 3, 4], [8, 16, 17, 32]]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from has_dali.bench.peers.op_job import FUSED, HIDE, Buffers, OpJob
 from has_dali.bench.results import Result, Row, Table
 from has_dali.bench.scopes import op
 from has_dali.bench.timing import Summary
-from has_dali.console import Terminal, json_text
+from has_dali.console import Terminal
 from has_dali.kernels.policy import HideAndSeek
 
 TINY = ["--quick", "--rounds", "2", "--batch", "16,32", "--size", "64", "--patches", "8,16"]
@@ -41,7 +41,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "settle", lambda: None)
 
 
-def test_end_to_end(short: None) -> None:
+def test_end_to_end(short: None, assert_valid: Callable[[Result], None]) -> None:
     pytest.importorskip("torch")
     cores = os.sched_getaffinity(0)
     result = op.run(options(*TINY, "--peers", "torch_eager,dali_erase"), Terminal(quiet=True))
@@ -61,11 +61,12 @@ def test_end_to_end(short: None) -> None:
     fused = result.table("fused-uint8-16-8").row("has_dali")
     assert fused is not None and fused.extra["bytes_per_image"] == hidden + 4 * 2 * hidden
     assert fused.extra["share_of_copy"] > 0
+    plain = result.table("fused-uint8-16-8").row("has_dali_plain")
+    assert plain is not None and plain.extra["bytes_per_image"] == 2 * hidden + 4 * 2 * hidden
     assert all(bar.value is not None for bar in result.bars)
     assert sum("memset" in bar.what or "hidden bytes alone" in bar.what for bar in result.bars) == 6
     assert sum("share of the copy" in bar.what for bar in result.bars) == 3
-    again = Result.from_dict(result.to_dict())
-    assert json_text(again.to_dict()) == json_text(result.to_dict())
+    assert_valid(result)
     assert "rotated" in result.conditions and "one core" in result.conditions
 
 
@@ -181,6 +182,25 @@ def test_bars_need_one_core_for_the_copy_and_both_sizes_for_the_cost() -> None:
     assert op_figures.bars([sizes]) == []
 
 
+@pytest.mark.parametrize("faster", ["copy", "copy_streamed"])
+def test_the_faster_copy_is_the_bound(faster: str) -> None:
+    policy = HideAndSeek((8,), p_hide=0.5)
+    job = OpJob(FUSED, policy, "uint8", 64, 64)
+    table = Table("fused-uint8-64-8", "t", "images/s", "higher", "has_dali", {"kind": FUSED, "threads": 1})
+    speeds = {"has_dali": 100.0, "copy": 50.0, "copy_streamed": 50.0} | {faster: 80.0}
+    table.rows = rows(**speeds)
+    for row in table.rows:
+        row.extra["form"] = "fused" if row.key == "has_dali" else "copy"
+        row.label = f"bound: {row.key}"
+    op_figures.add_roofline(job, table)
+    (bar,) = op_figures.bars([table])
+    moved = 0.5 + 4  # of the bytes of an image; a copy of the output moves 8
+    assert bar.value is not None and bar.value.median == pytest.approx(100 * moved / (80 * 8), rel=1e-3)
+    assert bar.note == f"the faster copy is the {faster}" and f"({faster})" in table.note
+    table.rows = rows(has_dali=100.0)
+    assert op_figures.fastest_copy(table) is None and op_figures.bars([table])[0].value is None
+
+
 def test_every_peer_of_the_issue_is_there() -> None:
     assert {"python_loop", "torch_eager", "torch_compile", "torchvision_erasing", "kornia_erasing"} <= set(PEERS)
-    assert {"timm_erasing", "grid_dropout", "coarse_dropout", "dali_erase"} <= set(PEERS)
+    assert {"timm_erasing", "grid_dropout", "coarse_dropout", "dali_erase", "dali_grid"} <= set(PEERS)

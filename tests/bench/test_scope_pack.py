@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from has_dali.bench import timing
 from has_dali.bench.peers import loader_job
-from has_dali.bench.results import Row, Table
+from has_dali.bench.results import Result, Row, Table
 from has_dali.bench.scopes import pack
 from has_dali.console import Terminal
 from has_dali.pipelines.raw_spans import RawSource
@@ -26,13 +27,14 @@ def _options(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_a_run(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch, assert_valid: Callable[[Result], None]) -> None:
     for name in ("ffcv", "ffcv.fields", "ffcv.fields.decoders"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(pack, "_QUICK_WINDOW", SHORT)
     monkeypatch.setattr(loader_job, "EPOCH_IMAGES", 72)
     words = (str(jpeg_folder), "--rounds", "2", "--batch", "12", "--size", "48", "--short-side", "64", "--quick")
     result = pack.run(_options(*words), Terminal(quiet=True))
+    assert_valid(result)
     (table,) = result.tables
     assert [row.key for row in table.rows] == ["originals", "packed", "raw", "ffcv"]
     for row in table.rows[:3]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from has_dali.bench.results import Result
 from has_dali.bench.scopes import train
 from has_dali.bench.timing import Summary
 from has_dali.bench.train_step import BARE, PLAIN, SYNTHETIC, TRAINER, StepReport
@@ -40,14 +41,16 @@ def test_what_the_figures_mean() -> None:
     assert bars["cost of the trainer"].met is False
 
 
-def test_confidence_interval_of_known_values() -> None:
-    # mean 2, standard deviation 1, three values: Student's t at 97.5 % with two degrees of freedom is 4.3027.
-    low, high = train.confidence_interval(Summary((1.0, 2.0, 3.0)))
-    assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
-    assert train.confidence_interval(Summary((1.0,))) == (float("-inf"), float("inf"))
+def test_bars_carry_their_interval_and_say_whether_it_decides() -> None:
+    bars = {bar.what.partition(": ")[2]: bar for bar in train.report_bars(_report(), "net")}
+    dear = bars["cost of the trainer"]  # 5, 8 and 7 %: mean 6.7 %, half width 3.8 %, so 3 % lies below it by little
+    assert dear.interval is not None and dear.interval.mean == pytest.approx(0.2 / 3)
+    assert dear.interval.low == pytest.approx(0.2 / 3 - 4.3027 * 0.015275 / 3**0.5, abs=1e-4)
+    assert dear.resolved is False and "95 % CI" in dear.note
+    assert train.percent(Summary((0.02,))) == "+2.0% (one round: no confidence interval)"
 
 
-def test_a_folder_of_classes(tmp_path: Path) -> None:
+def test_a_folder_of_classes(tmp_path: Path, assert_valid: Callable[[Result], None]) -> None:
     rng = np.random.default_rng(0)
     for number in range(12):
         folder = tmp_path / "photographs" / f"class_{number % 2}"
@@ -62,6 +65,25 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert [row.key for row in table.rows] == [TRAINER, BARE, PLAIN, SYNTHETIC] and table.baseline == BARE
     assert all(row.status == "measured" and row.value is not None and len(row.value.values) == 2 for row in table.rows)
     assert len(result.bars) == 3 and "input stall" in table.note
+    assert [row.kind for row in table.rows] == ["ours", "ours", "ours", "bound"]
+    assert_valid(result)
+
+
+def test_a_recipe_on_data_of_its_own(tmp_path: Path, assert_valid: Callable[[Result], None]) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 4)):
+        images = rng.integers(0, 256, (count, 20, 20, 3), np.uint8)
+        boxes = np.tile(np.int64([2, 2, 12, 12]), (count, 1))
+        np.savez(tmp_path / f"{part}.npz", images=images, labels=np.arange(count) % 2, boxes=boxes)
+    words = ["localisation", "--recipe", "small", "--data", str(tmp_path), "--rounds", "1", "--steps", "1", "--quiet"]
+    words += ["--loader.size", "16", "--loader.resize", "18", "--loader.batch_size", "4", "--loader.held_out", "0"]
+    words += ["--model.width", "0.25", "--trainer.precision", "32-true", "--hide.patch_sizes", "[4]"]
+    words += ["--loader.threads", "1"]
+    result = train.run(train.parse(words), Terminal(quiet=True))
+    assert result.data is not None and result.data["images"] == 12 and result.data["name"] == tmp_path.name
+    assert len(str(result.data["fingerprint"])) == 16
+    assert all(bar.interval is None and "one round" in bar.note for bar in result.bars)
+    assert_valid(result)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from has_dali.bench.soak import __main__ as soak
-from has_dali.bench.soak import fuzz, kill, memory, mutations, pictures
+from has_dali.bench.soak import fuzz, kill, memory, memory_kinds, mutations, pictures
 from has_dali.console import Terminal
+from has_dali.pipelines import graph
 
 QUIET = Terminal(quiet=True)
 
@@ -20,7 +23,62 @@ QUIET = Terminal(quiet=True)
 def test_memory_stays_flat(tmp_path: Path) -> None:
     trial = memory.run(tmp_path, True, 0, 1, QUIET)
     assert trial.passed, trial.problems
-    assert set(trial.figures["files"]) >= {"batches", "resident"} and trial.figures["decoded"]["resident"]["most_mib"]
+    for kind in memory_kinds.KINDS:
+        found = trial.figures[kind]
+        assert found["batches"] == memory.SHORT_BATCHES and found["resident"]["most_mib"] > 0
+        assert found["counts"]["late"]["objects"] > 100 and found["counts"]["late"]["threads"] > 1
+    assert "60 batches of each of files, decoded, skip, schedule, paired, anew: 0 counts grew" in trial.summary
+
+
+class _Hoarding:
+    """A loader that keeps something of every batch, or of every epoch."""
+
+    def __init__(self, loader: Any, keep: Callable[[dict[str, Any]], Any] | None) -> None:
+        self.loader, self.keep = loader, keep
+        self.kept: list[Any] = []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.keep is None:
+            self.kept.append(open(__file__, "rb"))  # noqa: SIM115
+        for batch in self.loader:
+            if self.keep is not None:
+                self.kept.append(self.keep(batch))
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("keep", "found"),
+    [
+        (lambda batch: batch["id"], "40 more tensors at the end"),
+        (lambda batch: [[], [], []], "more objects at the end"),
+        (None, "more files at the end"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_is_left_over_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[[dict[str, Any]], Any] | None, found: str
+) -> None:
+    setup = memory.Setup.beside(pictures.write_folder(tmp_path / "images", 16), 0, 1)
+    straight = memory.KINDS["decoded"]
+    monkeypatch.setitem(memory.KINDS, "decoded", lambda setup: _Hoarding(straight(setup), keep))
+    _, early, late = memory.watched(setup, "decoded", 60, 6, QUIET)
+    assert any(found in problem for problem in memory.left_over(early, late)), (early, late)
+
+
+def test_pipelines_that_stay_alive_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one has threads of its own."""
+    kept: list[Any] = []
+    straight = graph.build
+
+    def build(*arguments: Any) -> Any:
+        kept.append(straight(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(graph, "build", build)
+    setup = memory.Setup.beside(pictures.write_folder(tmp_path / "images", 48), 0, 1)
+    _, early, late = memory.watched(setup, "schedule", 18, 6, QUIET)
+    assert len(kept) >= 5
+    assert any("more threads at the end" in problem for problem in memory.left_over(early, late)), (early, late)
 
 
 def test_a_leak_is_found() -> None:
@@ -50,6 +108,7 @@ def test_damaged_files_are_shown_or_named(tmp_path: Path) -> None:
     assert trial.passed, trial.problems
     figures = trial.figures
     assert figures["files"] == fuzz.SHORT_FILES == figures["shown"] + figures["broken"]
+    assert 100 < figures["peak_mib"] < fuzz.MEMORY_MIB
     assert figures["shown"] > 10 and figures["broken"] > 10 and figures["fatal"] == 0
 
 
@@ -78,7 +137,7 @@ def test_the_file_that_kills_a_process_is_found(tmp_path: Path) -> None:
 
 
 def test_verdict_on_files_that_vanish_or_are_blank(tmp_path: Path) -> None:
-    outcome = fuzz.Outcome(shown={0, 2}, constant=[2], fatal={3: "hangs"})
+    outcome = fuzz.Outcome(shown={0, 2}, constant=[2], fatal={3: "hangs"}, peak_mib=9000.4)
     reader = _FakeReader(tmp_path, outcome, set())
     reader.path(2).write_bytes(pictures.encoded(0))
     trial = fuzz._judged(outcome, dict.fromkeys(range(4), "cut off"), 5, reader)
@@ -86,6 +145,7 @@ def test_verdict_on_files_that_vanish_or_are_blank(tmp_path: Path) -> None:
         "file 3 of seed 5 (cut off): hangs",
         "file 1 of seed 5 (cut off): neither shown nor named broken",
         "file 2 of seed 5 (cut off): shown in one colour, but Pillow sees more than one colour",
+        "a process took 9000 MiB of memory, bound 4096",
     ]
 
 

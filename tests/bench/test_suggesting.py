@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def test_threads_that_are_tried() -> None:
     [
         ({1: (100.0,) * 3, 2: (190.0,) * 3, 3: (191.0,) * 3}, 2),  # 0.5 % for another thread
         ({1: (100.0,) * 3, 2: (190.0,) * 3, 3: (210.0,) * 3}, 3),
-        ({1: (100.0, 150.0, 200.0), 2: (140.0, 190.0, 240.0)}, 1),  # noise
+        ({1: (100.0, 150.0, 200.0), 2: (140.0, 190.0, 240.0)}, 2),  # the machine became faster, for both
+        ({1: (100.0, 150.0, 200.0), 2: (180.0, 101.0, 210.0)}, 1),  # noise
+        ({1: (190.0, 150.0, 100.0, 100.0), 2: (150.0, 140.0, 145.0, 145.0)}, 1),  # faster in two rounds of four only
         ({4: (100.0,) * 3, 1: (100.0,) * 3}, 1),  # whatever the order
     ],
 )
@@ -41,6 +44,41 @@ def test_the_smallest_setting_that_is_not_clearly_beaten(rates: dict[int, tuple[
     place, figure, fastest = smallest_close(Table("t", "T", "images/s", "higher", "1", rows=rows))
     assert place == chosen and figure == Summary(rates[chosen]).median
     assert fastest == max(Summary(values).median for values in rates.values())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "chosen"),
+    [((200.0, 210.0, 220.0), "cuda"), ((102.0, 102.0, 102.0), "cpu"), ((90.0, 101.0, 150.0), "cpu")],
+)
+def test_the_gpu_must_be_clearly_faster(
+    gpu: tuple[float, ...], chosen: str, jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps = suggest_sweeps.Sweeps(open_source(jpeg_folder), 64, 3, SHORT, lambda steps=1, note="": None)
+
+    def measured(key: str, title: str, contenders: Any, parameters: Any) -> Table:
+        rows = [Row("cpu", "cpu", value=Summary((100.0,) * 3)), Row("cuda", "cuda", value=Summary(gpu))]
+        return Table(key, title, "images/s", "higher", "cpu", rows=rows)
+
+    monkeypatch.setattr("has_dali.pipelines.device.choose_device", lambda name: (SimpleNamespace(type="cuda"), ""))
+    monkeypatch.setattr(sweeps, "_measure", measured)
+    device, reason = sweeps.device()
+    assert device == chosen and f"device {chosen}: cpu 100 images/s, cuda" in reason
+    assert ("no faster beyond noise" in reason) == (chosen == "cpu")
+
+
+def test_ready_batches_do_not_count_for_deep_queues(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Window] = {}
+
+    def measured(key: str, *_: Any, window: Window, **__: Any) -> Table:
+        seen[key] = window
+        rows = [Row(f"{key}-1", "a", "ours", value=Summary((1.0,)), extra={"x": 1, "series": "a"})]
+        return Table(key, key, "images/s", "higher", f"{key}-1", rows=rows)
+
+    monkeypatch.setattr(suggest_sweeps, "measure_table", measured)
+    sweeps = suggest_sweeps.Sweeps(open_source(jpeg_folder), 64, 3, Window(discarded=4), lambda steps=1, note="": None)
+    for name in ("batch_size", "prefetch"):
+        sweeps.over(name, (1, 2, 3, 4), Setting(1))
+    assert seen["batch_size"].discarded == 4 and seen["prefetch"].discarded == 10
 
 
 def test_a_machine_of_known_speed_is_understood(jpeg_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ class Clock:
 def test_start_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     window = timing.Window(seconds=1.0, batches=4, discarded=5, stride=1)
-    assert timing.batches_per_second(clock.batches(5, 9.0, 0.25), window) == pytest.approx(4.0)
+    batches = clock.batches(5, 9.0, 0.25)
+    assert timing.segment(lambda: next(batches), window) == pytest.approx([0.25] * 4)
     assert clock.made == 5 + 4
 
 
@@ -37,7 +38,8 @@ def test_window_ends_after_time_and_count_at_the_stride(
 ) -> None:
     clock = Clock(monkeypatch)
     window = timing.Window(seconds, batches, discarded=2, stride=stride)
-    timing.batches_per_second(clock.batches(0, 0.0, 0.25), window)
+    batches_made = clock.batches(0, 0.0, 0.25)
+    timing.segment(lambda: next(batches_made), window)
     assert clock.made == 2 + counted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,62 @@ def test_equal_to_the_reference_bit_for_bit(
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(bits(a), bits(b))
+
+
+@pytest.mark.parametrize("layout", ["CHW", "HWC"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_out_is_written_and_given_back(dtype: type, layout: str) -> None:
+    rng, policy = np.random.default_rng(0), HideAndSeek((8,))
+    images = [rng.integers(0, 256, (h, 40, 3), np.uint8) for h in (33, 48)]
+    options = {"dtype": dtype, "output_layout": layout}
+    for size in ((64, 48), None):
+        expected = cpu.resize_mirror_normalize_hide(images, policy, [1, 2], 3, size, **options)
+        assert all(one.ctypes.data % 64 == 0 for one in expected)
+        separate = [np.full_like(one, 9) for one in expected]
+        given = cpu.resize_mirror_normalize_hide(images, policy, [1, 2], 3, size, out=separate, **options)
+        assert all(a is b for a, b in zip(given, separate, strict=True))
+        outs = [separate]
+        if size is not None:
+            block = np.full((2, *expected[0].shape), 9, dtype)
+            given = cpu.resize_mirror_normalize_hide(images, policy, [1, 2], 3, size, out=block, **options)
+            assert all(one.base is block for one in given)
+            outs.append(list(block))
+        for out in outs:
+            for a, b in zip(out, expected, strict=True):
+                np.testing.assert_array_equal(bits(a), bits(b))
+
+
+def test_the_way_of_large_outputs_is_the_same_wherever_they_begin() -> None:
+    images = [np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)]
+    expected = cpu.resize_mirror_normalize_hide(images, HideAndSeek((16,)), [1], 0, None)[0]
+    memory = np.zeros(expected.size + 16, np.float32)
+    for skew in (0, 1, 4, 15):
+        out = memory[skew : skew + expected.size].reshape(1, *expected.shape)
+        cpu.resize_mirror_normalize_hide(images, HideAndSeek((16,)), [1], 0, None, out=out)
+        np.testing.assert_array_equal(bits(out[0]), bits(expected))
+
+
+_OUT = np.zeros((2, 3, 8, 8), np.float32)
+_LOCKED = _OUT.copy()
+_LOCKED.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (_OUT[:1], "out: expected 2 arrays, one per image, got 1"),
+        ([*_OUT, _OUT[0]], "out: expected 2 arrays, one per image, got 3"),
+        (np.zeros((2, 3, 8, 9), np.float32), r"out\[0\]: expected float32 \(3, 8, 8\), got float32 \(3, 8, 9\)"),
+        ([_OUT[0], _OUT[1].astype(np.float16)], r"out\[1\]: expected float32 \(3, 8, 8\), got float16"),
+        ([_OUT[0], None], r"out\[1\]: expected float32 \(3, 8, 8\), got NoneType"),
+        (np.zeros((2, 8, 3, 8), np.float32).transpose(0, 2, 1, 3), r"out\[0\]: expected a C-contiguous array"),
+        (_LOCKED, r"out\[0\]: expected a C-contiguous array that can be written to"),
+    ],
+)
+def test_an_out_that_does_not_fit_is_refused(out: Any, message: str) -> None:
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    with pytest.raises(ValueError, match=message):
+        cpu.resize_mirror_normalize_hide(images, None, [0, 1], 0, None, out=out)
 
 
 @pytest.mark.parametrize("policy", [HideAndSeek(16, p_hide=0.0), HideAndSeek(16, p_apply=0.0), HideAndSeek(0)])
