@@ -15,17 +15,25 @@ if TYPE_CHECKING:
     from has_dali.pipelines.data import open_data
     from has_dali.pipelines.datamodule import ImageDataModule
     from has_dali.pipelines.decode import decoded_source
+    from has_dali.pipelines.epoch_batches import EpochBatches
+    from has_dali.pipelines.file_list import file_list_source
     from has_dali.pipelines.image_batches import ImageLoader
     from has_dali.pipelines.loader import image_loader
     from has_dali.pipelines.paired import PairedLoader, paired_loader
+    from has_dali.pipelines.parquet import parquet_source
     from has_dali.pipelines.plan import EvalPlan, PadPlan, ShortSidePlan, TrainPlan, WarpPlan
     from has_dali.pipelines.policy_schedule import PolicySchedule
+    from has_dali.pipelines.rank_check import check_ranks
+    from has_dali.pipelines.raw_spans import RawSource
+    from has_dali.pipelines.recordio import recordio_source
     from has_dali.pipelines.sampler import BalancedSampler, Sampler
     from has_dali.pipelines.scale_plan import ScalePlan
     from has_dali.pipelines.sequence_batches import sample_indices
     from has_dali.pipelines.sequences import SequenceLoader, sequence_loader
     from has_dali.pipelines.sources import FileSource, open_source
     from has_dali.pipelines.spans import SpanSource
+    from has_dali.pipelines.tar_shards import tar_source
+    from has_dali.pipelines.tfrecords import tfrecord_source
     from has_dali.pipelines.timm_loader import create_loader
     from has_dali.pipelines.transforms import RandomHideAndSeek
 
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArraySource": "arrays",
     "BalancedSampler": "sampler",
+    "EpochBatches": "epoch_batches",
     "EvalPlan": "plan",
     "FileSource": "sources",
     "HideCollate": "collate",
@@ -42,6 +51,7 @@ _HOMES = {
     "PairedLoader": "paired",
     "PolicySchedule": "policy_schedule",
     "RandomHideAndSeek": "transforms",
+    "RawSource": "raw_spans",
     "Sampler": "sampler",
     "ScalePlan": "scale_plan",
     "SequenceLoader": "sequences",
@@ -49,22 +59,29 @@ _HOMES = {
     "SpanSource": "spans",
     "TrainPlan": "plan",
     "WarpPlan": "plan",
+    "check_ranks": "rank_check",
     "cifar_source": "array_files",
     "create_loader": "timm_loader",
     "decoded_source": "decode",
+    "file_list_source": "file_list",
     "image_loader": "loader",
     "npy_source": "array_files",
     "npz_source": "array_files",
     "open_data": "data",
     "open_source": "sources",
     "paired_loader": "paired",
+    "parquet_source": "parquet",
+    "recordio_source": "recordio",
     "sample_indices": "sequence_batches",
     "sequence_loader": "sequences",
+    "tar_source": "tar_shards",
+    "tfrecord_source": "tfrecords",
 }
 
 __all__ = [
     "ArraySource",
     "BalancedSampler",
+    "EpochBatches",
     "EvalPlan",
     "FileSource",
     "HideCollate",
@@ -74,6 +91,7 @@ __all__ = [
     "PairedLoader",
     "PolicySchedule",
     "RandomHideAndSeek",
+    "RawSource",
     "Sampler",
     "ScalePlan",
     "SequenceLoader",
@@ -81,17 +99,23 @@ __all__ = [
     "SpanSource",
     "TrainPlan",
     "WarpPlan",
+    "check_ranks",
     "cifar_source",
     "create_loader",
     "decoded_source",
+    "file_list_source",
     "image_loader",
     "npy_source",
     "npz_source",
     "open_data",
     "open_source",
     "paired_loader",
+    "parquet_source",
+    "recordio_source",
     "sample_indices",
     "sequence_loader",
+    "tar_source",
+    "tfrecord_source",
 ]
 
 

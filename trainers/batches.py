@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from has_dali.pipelines.epoch_batches import EpochBatches
 from has_dali.pipelines.loader import Batch, ImageLoader
 from has_dali.pipelines.loader_state import check_state, state_of
 
 
-class TimedBatches:
+class TimedBatches(EpochBatches):
     """A loader that measures how long its reader waits; length, state and batches are the loader's.
 
     Args:
-        loader: an ``ImageLoader``, or anything with its length, iterator and state.
-        epoch: gives the epoch under way when a loop takes its first batch; None: the loader counts. A trainer that
-            resumes from the end of an epoch starts without the loader's state.
+        loader: see ``EpochBatches``.
+        epoch: see ``EpochBatches``.
     """
 
     def __init__(self, loader: Any, epoch: Callable[[], int] | None = None) -> None:
-        self.loader, self._epoch = loader, epoch
+        super().__init__(loader, epoch)
         self.waited = 0.0
         """Seconds spent in waiting for batches, but for the very first one."""
         self.first = 0.0
@@ -29,15 +29,9 @@ class TimedBatches:
         self.batches = 0
         """Batches handed out."""
 
-    def __len__(self) -> int:
-        """Batches per epoch on this rank."""
-        return len(self.loader)
-
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, from the first request on."""
-        if self._epoch is not None:
-            self.loader.set_epoch(self._epoch())  # a position loaded within that epoch stays
-        batches = iter(self.loader)
+        batches = super().__iter__()
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
@@ -50,15 +44,6 @@ class TimedBatches:
             self.batches += 1
             yield batch
             del batch  # its memory is free for the next one while that is not yet asked for
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position of the loader."""
-        state: dict[str, Any] = self.loader.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a position."""
-        self.loader.load_state_dict(state)
 
 
 class ProgressiveLoader:
@@ -79,6 +64,7 @@ class ProgressiveLoader:
         self._make, self._starts, self._sides = make, starts, [row[1] for row in sizes]
         self._side = self._sides[0]
         self._loader = make(self._side)
+        self._earlier: list[dict[str, Any]] = []  # reports of the loaders of other sizes before
         # The same in every epoch, whatever its size: a state fits all of them.
         self._settings = {**self._loader.settings, "sizes": [list(row) for row in sizes]}
 
@@ -92,6 +78,7 @@ class ProgressiveLoader:
         loader.set_epoch(loader.next_epoch)  # keeps a position loaded within it
         side = self.side(loader.epoch)
         if side != self._side:
+            self._earlier.append(loader.report())
             self._side, self._loader = side, self._make(side)
             self._loader.move_to(*loader.position())
         return iter(self._loader)
@@ -114,6 +101,17 @@ class ProgressiveLoader:
         """Make ``epoch`` the next one; a position loaded within it stays."""
         self._loader.set_epoch(epoch)
 
+    def report(self) -> dict[str, Any]:
+        """As ``ImageLoader.report``, of the loaders of all sizes together."""
+        return joined_reports([*self._earlier, self._loader.report()])
+
     def side(self, epoch: int) -> int:
         """Image side in an epoch."""
         return self._sides[bisect_right(self._starts, epoch) - 1]
+
+
+def joined_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Reports of loaders over the same samples as one: counts added up, each broken sample listed once."""
+    counts = {name: sum(report[name] for report in reports) for name in ("batches", "samples", "replaced")}
+    broken = {file["id"]: file for report in reports for file in report["broken"]}
+    return {**counts, "broken": [broken[sample_id] for sample_id in sorted(broken)]}

@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from has_dali.kernels.threads import available_cores
-from has_dali.pipelines.loader import ImageLoader, image_loader
+from has_dali.pipelines.loader import Batch, ImageLoader, image_loader
+from has_dali.pipelines.rank_check import check_ranks
 from has_dali.trainers.batches import ProgressiveLoader, TimedBatches
 from has_dali.trainers.datasets import LabeledImages
 from has_dali.trainers.settings import Settings
@@ -71,6 +72,7 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         self.images, self.settings, self.seed = images, settings, seed
         self.timed: TimedBatches | None = None
+        self.validating: TimedBatches | None = None
         policy = settings.hide.policy(seed)
         self.policy = policy if settings.hide.method == "has" else None
 
@@ -85,6 +87,7 @@ class ImageData(pl.LightningDataModule):
             return self.train_loader(size, Share.of(trainer), trainer.strategy.root_device)
 
         loader = ProgressiveLoader(make, rows) if rows else make(self.settings.loader.size)
+        check_ranks(loader)
         self.timed = TimedBatches(loader, lambda: trainer.current_epoch)
         return self.timed
 
@@ -92,7 +95,15 @@ class ImageData(pl.LightningDataModule):
         """The validation set, each image once over all ranks, with padding of id -1; nothing hidden."""
         trainer: Any = self.trainer
         share = Share.of(trainer)
-        return TimedBatches(eval_loader(self.images.val, self.settings, trainer.strategy.root_device, share))
+        loader = eval_loader(self.images.val, self.settings, trainer.strategy.root_device, share)
+        check_ranks(loader)
+        self.validating = TimedBatches(loader)
+        return self.validating
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """What this rank's loaders of the last fit handed out and could not load: "train", "val", as far as made."""
+        made = {"train": self.timed, "val": self.validating}
+        return {part: loader.report() for part, loader in made.items() if loader is not None}
 
     def train_loader(self, size: int, share: Share = ALONE, device: Any = "cpu") -> ImageLoader:
         """Training batches of one rank at an image side."""
@@ -133,7 +144,7 @@ def eval_loader(
     size: int | None = None,
     batch_size: int | None = None,
 ) -> ImageLoader:
-    """Evaluation batches in order, each image once; with several ranks, padding of id -1 in the last one.
+    """Evaluation batches in order, each image once; id -1: padding with several ranks, or a file skipped.
 
     Args:
         source: images, by sample id.
@@ -159,6 +170,17 @@ def eval_loader(
     )
 
 
+def without_padding(batch: Batch, settings: Settings, share: Share) -> Batch:
+    """A batch of ``eval_loader`` without the images of id -1.
+
+    One process alone that skips nothing has none, and need not wait for the device to tell.
+    """
+    if share.world_size == 1 and settings.loader.on_error == "raise":
+        return batch
+    real = batch["id"] >= 0
+    return {name: values[real] for name, values in batch.items()}
+
+
 def _common(settings: Settings, device: Any, share: Share) -> dict[str, Any]:
     loader = settings.loader
     return {
@@ -170,6 +192,8 @@ def _common(settings: Settings, device: Any, share: Share) -> dict[str, Any]:
         "channels_last": settings.model.channels_last,
         "prefetch": loader.prefetch,
         "cache": loader.cache,
+        "on_error": loader.on_error,
+        "error_budget": loader.error_budget,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from has_dali.trainers.data import ALONE, Share, eval_loader
+from has_dali.trainers.data import ALONE, Share, eval_loader, without_padding
 from has_dali.trainers.task import Batch, Task
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -72,11 +72,9 @@ def evaluate(
 
 
 def eval_batches(task: Task, source: Any, share: Share, **options: Any) -> Iterator[Batch]:
-    """Evaluation batches of a source for one rank, without padding, in the dtype of the task's weights."""
+    """Evaluation batches of a source for one rank, real images alone, in the dtype of the task's weights."""
     dtype = next(task.parameters()).dtype
     for batch in eval_loader(source, task.settings, task.device, share, **options):
-        if share.world_size > 1:  # one process alone has no padding, and need not wait for the device to tell
-            real = batch["id"] >= 0
-            batch = {name: values[real] for name, values in batch.items()}
+        batch = without_padding(batch, task.settings, share)
         if len(batch["id"]):
             yield {**batch, "image": batch["image"].to(dtype)}

@@ -16,9 +16,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from has_dali.doctor import environment
 from has_dali.pipelines.data import open_data
 from has_dali.trainers.arguments import RunOptions
+from has_dali.trainers.batches import joined_reports
 from has_dali.trainers.callbacks import LAST, History, Speed, Stopped, out_of_memory
+from has_dali.trainers.data import Share
 from has_dali.trainers.datasets.split import fit_and_held_out
-from has_dali.trainers.evaluation import Evaluation, evaluate
+from has_dali.trainers.evaluation import Evaluation, evaluate, gathered
 from has_dali.trainers.results.report import REPORT, Report, describe, switches_of
 from has_dali.trainers.task import Task
 from has_dali.trainers.tasks import task_kind
@@ -70,6 +72,8 @@ def train(options: RunOptions, data: Path) -> Report | None:
         if out_of_memory(error):
             raise RuntimeError(_memory_advice(phase, trainer, settings.loader)) from error
         raise
+    share = Share.of(trainer)
+    loading = {part: joined_reports(gathered(report, share)) for part, report in loaders.reports().items()}
     if not trainer.is_global_zero:
         return None
     speed = _callback(trainer, Speed)
@@ -95,6 +99,7 @@ def train(options: RunOptions, data: Path) -> Report | None:
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        loading=loading,
         started=started,
         argv=["has-dali", *sys.argv[1:]],
         environment=environment(),

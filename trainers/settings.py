@@ -69,6 +69,9 @@ class LoaderSettings:
         dtype: "float32" or "float16".
         threads: decoding threads; None: one per core.
         prefetch: batches computed ahead.
+        on_error: "raise": a file that cannot be loaded ends the run. "skip": training takes the next image instead,
+            evaluation leaves it out; ``report.json`` lists them. What ``cache`` decodes must be whole.
+        error_budget: used by "skip": share of a data set that may be broken, for each process; above it the run ends.
     """
 
     batch_size: int = 256
@@ -94,6 +97,8 @@ class LoaderSettings:
     dtype: Literal["float32", "float16"] = "float32"
     threads: int | None = None
     prefetch: int = 2
+    on_error: Literal["raise", "skip"] = "raise"
+    error_budget: float = 0.01
 
 
 @dataclass

@@ -142,8 +142,12 @@ def checkpoint_header(checkpoint: Any, name: str) -> dict[str, Any]:
     return header
 
 
-# What may differ between a run and its continuation: it changes no batch and no step.
-_FREE = {"loader": ("device", "threads", "prefetch", "eval_batch_size", "cache"), "model": ("compile",)}
+# What may differ between a run and its continuation: it changes no batch and no step; of what happens to broken files,
+# so that a run that one of them stopped can go on without it.
+_FREE = {
+    "loader": ("device", "threads", "prefetch", "eval_batch_size", "cache", "on_error", "error_budget"),
+    "model": ("compile",),
+}
 
 
 def resumable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Damaged JPEGs through ``image_loader(on_error="skip")``: none may crash the process, hang it, or vanish in silence.
+"""Damaged JPEGs through ``image_loader(on_error="skip")``: none may crash the process, hang it, use up its memory, or
+vanish in silence.
 
 Every file ends as decoded or as named broken. Files are loaded by processes of their own; where one dies or hangs, its
 list is halved until the file that does it is found.
@@ -26,6 +27,8 @@ FILES, SHORT_FILES = 10_000, 48
 FILES_PER_PROCESS = 500
 LIMIT_S = 60.0  # for a process, and
 LIMIT_PER_FILE_S = 1.0  # more for each file; a sound one takes a millisecond, a broken one some tens
+# Resident memory of a process. A header may claim an image of 12 GB; the largest that is decoded has 0.5 GiB.
+MEMORY_MIB = 4096
 MOST_CULPRITS = 10  # after so many the trial stops: there is enough to look into
 
 
@@ -38,6 +41,7 @@ class Outcome:
     constant: list[int] = field(default_factory=list)
     fatal: dict[int, str] = field(default_factory=dict)
     processes: int = 0
+    peak_mib: float = 0.0
 
 
 def run(folder: Path, short: bool, seed: int, threads: int | None, terminal: Terminal) -> Trial:
@@ -115,6 +119,7 @@ class Reader:
             words = done.stderr.decode(errors="replace").strip().splitlines()
             return f"exit code {done.returncode}: {words[-1][:300] if words else 'no message'}"
         found = json.loads(result.read_text())
+        self._outcome.peak_mib = max(self._outcome.peak_mib, found["peak_mib"])
         self._outcome.shown |= {padded[i] for i in found["shown"]}
         self._outcome.broken |= {padded[int(i)]: reason for i, reason in found["broken"].items()}
         self._outcome.constant += [padded[i] for i in found["constant"]]
@@ -143,6 +148,8 @@ def _judged(outcome: Outcome, kinds: dict[int, str], seed: int, reader: Reader) 
         problems += [f"{named(number)}: neither shown nor named broken" for number in lost[:MOST_CULPRITS]]
     blank = {number: silent(reader.path(number)) for number in outcome.constant}
     problems += [f"{named(n)}: shown in one colour, but {reason}" for n, reason in sorted(blank.items()) if reason]
+    if outcome.peak_mib > MEMORY_MIB:
+        problems.append(f"a process took {outcome.peak_mib:.0f} MiB of memory, bound {MEMORY_MIB}")
     by_kind = {
         kind: {
             "files": sum(name == kind for name in kinds.values()),
@@ -152,11 +159,12 @@ def _judged(outcome: Outcome, kinds: dict[int, str], seed: int, reader: Reader) 
     }
     figures = {
         "files": len(kinds), "shown": len(outcome.shown), "broken": len(outcome.broken), "fatal": len(outcome.fatal),
-        "one_colour": len(blank), "processes": outcome.processes, "by_kind": by_kind,
+        "one_colour": len(blank), "processes": outcome.processes, "peak_mib": outcome.peak_mib, "by_kind": by_kind,
         "reasons": dict(Counter(outcome.broken.values()).most_common()),
     }  # fmt: skip
     summary = (
         f"{len(kinds)} damaged JPEGs: {len(outcome.shown)} shown, {len(outcome.broken)} named broken,"
-        f" {len(outcome.fatal)} crashed or hung the process"
+        f" {len(outcome.fatal)} crashed or hung the process; at most"
+        f" {outcome.peak_mib:.0f} MiB of memory"
     )
     return Trial("fuzz", summary, figures, problems)

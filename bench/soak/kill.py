@@ -21,6 +21,7 @@ from has_dali.kernels.threads import available_cores
 KILLS, SHORT_KILLS = 50, 1
 IMAGES = 100  # an epoch of 12 batches and a remainder: most runs go through several epochs
 MOST_BATCHES = 16  # that a process lives for
+BROKEN = slice(0, IMAGES, IMAGES // 2)  # two of the images
 IN_START_UP = 0.15  # share of kills that come before the first batch
 PAUSE_MS = 4.0  # of each step, as a model would take
 LIMIT_S = 120  # for one process: more is a hang
@@ -31,6 +32,8 @@ def run(folder: Path, short: bool, seed: int, threads: int | None, terminal: Ter
     kills = SHORT_KILLS if short else KILLS
     batches = kills * MOST_BATCHES // 2 + MOST_BATCHES
     images = pictures.write_folder(folder / "images", IMAGES)
+    for path in sorted(images.rglob("*.jpg"))[BROKEN]:
+        path.write_bytes(b"no image")
     words = [str(batches), str(seed), str(threads or available_cores()), str(PAUSE_MS)]
     rng = np.random.default_rng([seed, 50])
     whole, killed = folder / "whole", folder / "killed"
@@ -61,11 +64,14 @@ def run(folder: Path, short: bool, seed: int, threads: int | None, terminal: Ter
                 _finish(process, problems)
         advance()
     expected, got = (_lines(place / LOG) for place in (whole, killed))
+    replaced = _replaced(whole)
     if not problems:
         problems += _differences(expected, got, batches)
+        if not replaced or _replaced(killed) != replaced:
+            problems.append(f"{_replaced(killed)} broken files were replaced, {replaced} in the undisturbed run")
     figures = {
         "kills": len(lives), "batches": batches, "batch_size": BATCH_SIZE, "batches_per_epoch": IMAGES // BATCH_SIZE,
-        "equal": sum(a == b for a, b in zip(expected, got, strict=False)),
+        "replaced": replaced, "equal": sum(a == b for a, b in zip(expected, got, strict=False)),
         "before_the_first_batch": sum(life["batches"] == 0 for life in lives), "lives": lives,
     }  # fmt: skip
     summary = f"{len(lives)} SIGKILLs, {figures['equal']} of {batches} batches equal bit for bit to the undisturbed run"
@@ -85,6 +91,12 @@ def _done(folder: Path) -> int:
     """Batches that the state in a folder counts; the state is always whole."""
     path = folder / STATE
     return int(json.loads(path.read_bytes())["done"]) if path.exists() else 0
+
+
+def _replaced(folder: Path) -> int:
+    """Draws of broken files that the state in a folder counts."""
+    path = folder / STATE
+    return int(json.loads(path.read_bytes())["replaced"]) if path.exists() else 0
 
 
 def _kill_after(

@@ -24,13 +24,17 @@ def main(argv: list[str]) -> None:
 
     from has_dali.kernels.policy import HideAndSeek
     from has_dali.pipelines.loader import image_loader
+    from has_dali.pipelines.policy_schedule import PolicySchedule
 
-    policy = HideAndSeek((0, 8, 16), seed=seed)
+    # Another policy in each epoch, and broken files: what is replaced must not depend on what was found before a kill.
+    policy = PolicySchedule(HideAndSeek((0, 8, 16), seed=seed), p_hide=lambda epoch: 0.1 + epoch % 7 / 10)
     loader = image_loader(
-        images, BATCH_SIZE, train=True, policy=policy, size=SIZE, seed=seed, device="cpu", threads=threads
-    )
+        images, BATCH_SIZE, train=True, policy=policy, size=SIZE, seed=seed, device="cpu", threads=threads,
+        on_error="skip", error_budget=0.05,
+    )  # fmt: skip
     # "weights": a chain over all batches so far, as weights are, so an order that differs would show for good
-    state: dict[str, Any] = {"done": 0, "written": 0, "weights": ""}
+    state: dict[str, Any] = {"done": 0, "written": 0, "replaced": 0, "weights": ""}
+    counted = 0  # of the replaced samples in the state those that this process met
     if (folder / STATE).exists():
         state = json.loads((folder / STATE).read_bytes())
         loader.load_state_dict(state["loader"])
@@ -49,8 +53,10 @@ def main(argv: list[str]) -> None:
                     "done": state["done"] + 1,
                     "written": state["written"] + len(line),
                     "weights": digest.hexdigest(),
+                    "replaced": state["replaced"] + loader.report()["replaced"] - counted,
                     "loader": loader.state_dict(),
                 }
+                counted = loader.report()["replaced"]
                 partial = folder / f"{STATE}.part"
                 partial.write_text(json.dumps(state))
                 os.replace(partial, folder / STATE)

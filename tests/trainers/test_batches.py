@@ -14,7 +14,7 @@ import torch
 from has_dali.pipelines.arrays import ArraySource
 from has_dali.pipelines.loader import ImageLoader, image_loader
 from has_dali.trainers import batches
-from has_dali.trainers.batches import ProgressiveLoader, TimedBatches
+from has_dali.trainers.batches import ProgressiveLoader, TimedBatches, joined_reports
 
 SIZES = [[0, 8], [1, 12], [3, 16]]
 
@@ -97,6 +97,18 @@ def test_state_goes_through(source: ArraySource) -> None:
     again = TimedBatches(make(source, 8))
     again.load_state_dict(state)
     assert [batch["id"].tolist() for batch in again] == rest and len(rest) == 4
+
+
+def test_reports_go_through_and_add_up(loader: ProgressiveLoader, source: ArraySource) -> None:
+    """Of all sizes together."""
+    timed = TimedBatches(loader, lambda: timed.batches // 5)
+    for _ in range(2):
+        for _ in timed:
+            pass
+    assert timed.report() == {"batches": 10, "samples": 40, "replaced": 0, "broken": []}
+    a, b = {"id": 3, "name": "a", "reason": "x"}, {"id": 7, "name": "b", "reason": "y"}
+    reports = [{"batches": 2, "samples": 8, "replaced": 1, "broken": broken} for broken in ([b], [a, b], [])]
+    assert joined_reports(reports) == {"batches": 6, "samples": 24, "replaced": 3, "broken": [a, b]}
 
 
 def ids_and_images(loader: Any) -> list[tuple[list[int], torch.Tensor]]:

@@ -303,18 +303,52 @@ def test_averaged_weights_survive_a_resume(squares_folder: Path, tmp_path: Path)
     assert resumed["metrics"]["last"] == report["metrics"]["last"]
 
 
-def test_decoded_images_are_decoded_once(squares_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From files, with a part held out: the cache changes no batch, and nothing is decoded twice."""
+def write_files(root: Path) -> Path:
+    """Class folders of 48 and 12 images."""
     from PIL import Image
-
-    from has_dali.pipelines import decode
 
     for split, count, seed in (("train", 48, 0), ("val", 12, 1)):
         data = squares(count, seed)
         for n, (image, label) in enumerate(zip(data["images"], data["labels"], strict=True)):
-            folder = tmp_path / "data" / split / f"class{label}"
+            folder = root / split / f"class{label}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{n:03}.png")
+    return root
+
+
+def test_broken_files_end_a_run_or_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that a broken file stopped goes on without it; with two image sizes, so with two loaders."""
+    data = write_files(tmp_path / "data")
+    for name in ("train/class2/044.png", "val/class1/004.png"):
+        (data / name).write_bytes(b"no image")
+    options = ["--loader.crop", "random-resized", "--loader.sizes", "[[0,16],[1,24]]", "--save_every", "1"]
+    options += ["--loader.eval_size", "24"]
+    stopped = failing(data, tmp_path / "run", *options, capsys=capsys)
+    assert "004.png" in stopped or "044.png" in stopped
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    skip = ["--loader.on_error", "skip", "--loader.error_budget", "0.1"]
+    resumed = classify(data, tmp_path / "run", 3, *options, *skip, "--resume")
+    report = classify(data, tmp_path / "whole", 3, *options, *skip)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    assert report["loading"]["train"]["batches"] == 9 and report["loading"]["train"]["samples"] == 144
+    assert report["loading"]["train"]["replaced"] == 3
+    for part, name in (("train", "044.png"), ("val", "004.png")):
+        broken = report["loading"][part]["broken"]
+        assert [Path(file["name"]).name for file in broken] == [name] and broken[0]["reason"]
+    assert report["loading"]["val"]["samples"] % 11 == 0  # padding does not count
+    assert resumed["metrics"]["last"] == report["metrics"]["last"]
+    correct = report["metrics"]["last"]["top1"] / 100 * 11  # the broken one is no image of the metrics
+    assert correct == pytest.approx(round(correct), abs=1e-3)
+    assert "error_budget=-1.0: expected a share" in failing(
+        data, tmp_path / "x", "--loader.error_budget", "-1", *skip[:2], capsys=capsys
+    )
+
+
+def test_decoded_images_are_decoded_once(squares_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files, with a part held out: the cache changes no batch, and nothing is decoded twice."""
+    from has_dali.pipelines import decode
+
+    write_files(tmp_path / "data")
     decoded: list[int] = []
     straight = decode.decoded_source
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from has_dali.pipelines.sources import FileSource
-from has_dali.trainers.data import eval_loader
+from has_dali.trainers.data import ALONE, eval_loader, without_padding
 from has_dali.trainers.datasets import BoxedImages, LabeledImages
 from has_dali.trainers.figures.occlusion import Answers
 from has_dali.trainers.metrics.boxes import scale_boxes
@@ -118,9 +118,10 @@ def _batches(
     run: Run, source: Any, boxes: Any, ids: npt.NDArray[np.int64] | None
 ) -> Iterator[tuple[torch.Tensor, npt.NDArray, npt.NDArray, npt.NDArray]]:
     """Warped images with their boxes in the pixels of the batch; ids are those of the whole data set."""
-    loader = run.task.settings.loader
-    side = loader.eval_size or loader.size
-    for batch in eval_loader(source, run.task.settings, run.task.device, crop="warp", size=side, batch_size=_BATCH):
+    settings = run.task.settings
+    side = settings.loader.eval_size or settings.loader.size
+    for padded in eval_loader(source, settings, run.task.device, crop="warp", size=side, batch_size=_BATCH):
+        batch = without_padding(padded, settings, ALONE)
         own = batch["id"].cpu().numpy()
         places = np.zeros((len(own), 4), np.int64)
         if boxes is not None:

@@ -43,6 +43,9 @@ class Report:
     epochs: int = 0
     steps: int = 0
     parameters: int = 0
+    loading: dict[str, Any] = field(default_factory=dict)
+    """"train", "val": what the loaders of all processes handed out since the run was last started, and which samples
+    they could not load (see ``ImageLoader.report``)."""
     started: str = ""
     argv: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
