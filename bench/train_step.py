@@ -8,6 +8,7 @@ at the ends of a segment only.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -214,9 +215,15 @@ class _TrainerTurns:
 
 def _now() -> float:
     """The clock, when the device has done what it was given."""
-    if torch.cuda.is_available():
+    if _has_cuda():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    """Asked once: the question takes torch 0.4 ms, which would count as part of a turn."""
+    return torch.cuda.is_available()
 
 
 def _repeated(batch: Any) -> Iterator[Any]:

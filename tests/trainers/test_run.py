@@ -177,7 +177,7 @@ def test_a_finished_run_is_not_overwritten(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--trainer.gradient_clip_val", "0.1"), ("--trainer.limit_train_batches", "2")]
+    ("option", "value"), [("--trainer.gradient_clip_val", "0.1"), ("--trainer.limit_train_batches", "0.5")]
 )
 def test_settings_of_the_trainer_that_decide_count_too(
     whole: Path, squares_folder: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
