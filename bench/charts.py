@@ -11,7 +11,8 @@ from typing import Any
 
 from has_dali.bench.rendering import figure as number
 from has_dali.bench.rendering import ordered, times, verdict
-from has_dali.bench.results import Row, Table
+from has_dali.bench.results import RATIO, Row, Table
+from has_dali.bench.timing import Summary
 from has_dali.console import atomic_file
 
 SUFFIXES = (".png", ".svg")
@@ -78,13 +79,16 @@ def _ratio_words(table: Table, row: Row) -> str:
     baseline = table.row(table.baseline)
     if baseline is None or row.ratio is None or row.key == baseline.key:
         return "what the others are compared with" if len(table.rows) > 1 else ""
+    if RATIO in table.parameters:
+        return f"{row.ratio.median:.1%}: {table.parameters[RATIO]}"
     if row.kind == "bound" and baseline.kind != "bound":
         return f"a bound: {row.ratio.median:.0%} of it is reached"
     if baseline.kind == "bound":
         return f"{1 / row.ratio.median:.0%} of the bound"
+    if baseline.kind != "ours" or row.kind == "ours":
+        return f"{times(Summary(tuple(1 / value for value in row.ratio.values)))} as fast as the baseline"
     result = verdict(table, row)
-    who = "has_dali" if baseline.kind == "ours" and row.kind != "ours" else "the baseline"
-    return f"{who} is {times(row.ratio)} as fast" + (f" ({result})" if result else "")
+    return f"has_dali is {times(row.ratio)} as fast" + (f" ({result})" if result else "")
 
 
 def _bars(bars: Sequence[_Bar], title: str, subtitle: str, missing: Sequence[str]) -> Any:

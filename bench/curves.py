@@ -105,7 +105,7 @@ def _panel(
         axes.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(xs, medians, color=colour, linewidth=2.2 if wide else 1.4, marker="o", markersize=4 if wide else 3)
         places.update(xs)
-        values += medians
+        values += [*medians, *high]
     _scale(axes, sorted(places), values)
     axes.set_xlabel(axis_name(table), fontsize=_POINTS, color=style.FADED)
 

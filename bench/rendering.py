@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from has_dali.bench.results import UNSTABLE_IQR, Bar, Result, Row, Table
+from has_dali.bench.results import RATIO, UNSTABLE_IQR, Bar, Result, Row, Table
 from has_dali.bench.timing import Summary
 from has_dali.console import Terminal
 
@@ -99,8 +99,10 @@ def table_notes(table: Table) -> list[str]:
     notes = [table.note] if table.note else []
     baseline = table.row(table.baseline)
     if baseline is not None and len(table.rows) > 1:
-        name = _named(table, baseline)
-        notes.append(f"ratio: speed of {name} over the row's, round by round; below 1.00x the row is the faster one")
+        speed = (
+            f"speed of {_named(table, baseline)} over the row's, round by round; below 1.00x the row is the faster one"
+        )
+        notes.append(f"ratio: {table.parameters.get(RATIO, speed)}")
     unstable = [_named(table, row) for row in table.rows if row.unstable]
     if unstable:
         notes.append(

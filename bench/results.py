@@ -18,6 +18,8 @@ UNSTABLE_IQR = 0.15
 COUNT_OF_P99 = 100
 """Steps from which a 99th percentile is shown."""
 STATUSES = ("measured", "skipped", "void")
+RATIO = "ratio"
+"""Parameter of a table that says what its ratios are, where they are no comparison of speeds."""
 KINDS = ("ours", "peer", "bound")
 """``bound``: what no peer can exceed, such as a copy of the same bytes or decoding alone."""
 

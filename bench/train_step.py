@@ -38,7 +38,7 @@ LABELS = {
     SYNTHETIC: "bare loop, one batch held in memory",
 }
 _DISCARDED = 4  # steps until a prefetch queue is in its steady state
-_DISCARDED_SLOW = 2  # where a turn has few steps because each takes long: the queue is full after one
+_DISCARDED_SLOW = 1  # where a turn has few steps because each takes long: the queue is full after one
 _FEW = 10
 
 

@@ -45,7 +45,7 @@ LIMITS = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this scope."""
     parser.add_argument("data", nargs="?", metavar="DATA", help="one folder of images per class (an embedded corpus)")
-    parser.add_argument("--rounds", metavar="N", help="turns of each loader (5; quick: 2)")
+    parser.add_argument("--rounds", metavar="N", help="turns of each loader (7; quick: 2)")
     parser.add_argument("--batch", default=str(BATCH_SIZE), metavar="N", help=f"images per batch ({BATCH_SIZE})")
     parser.add_argument("--size", default="224", metavar="N", help="height and width of the images (224)")
     parser.add_argument(
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Result:
         ValueError: an option is out of range or names no peer.
         OSError: the data are missing.
     """
-    rounds = count("--rounds", options.rounds, 2 if options.quick else 5)
+    rounds = count("--rounds", options.rounds, 2 if options.quick else 7)
     batch_size, size = count("--batch", options.batch, BATCH_SIZE), count("--size", options.size, 224)
     cores = available_cores()
     tried = counts("--threads", options.threads, [cores] if options.quick else thread_counts(cores))
@@ -93,12 +93,14 @@ def conditions(peers: Sequence[LoaderPeer], tried: Sequence[int]) -> str:
     threads = f"each with {tried[0]} threads or workers"
     if len(tried) > 1:
         threads = f"each with whichever of {', '.join(map(str, tried))} threads or workers suits it best"
-        following = [peer.label for peer in peers if peer.threads_of]
-        if following:
-            threads += f" (has_dali's number: {'; '.join(following)})"
+    notes = []
+    following = [peer.label for peer in peers if peer.threads_of]
+    if following and len(tried) > 1:
+        notes.append(f"has_dali's number for {' and '.join(following)}")
     at_most = [peer.label for peer in peers if peer.threads(max(tried)) < max(tried)]
     if at_most:
-        threads += f" (at most one per core: {'; '.join(at_most)})"
+        notes.append(f"at most one per core for {' and '.join(at_most)}")
+    threads += f" ({'; '.join(notes)})" if notes else ""
     return (
         f"page cache warm for all; loaders measured in turns, {threads}; median of the rounds; float32 NCHW torch"
         " tensors in CPU memory, random resized crop, antialiased"

@@ -37,13 +37,14 @@ loop on one batch held in memory. DATA: one folder of images per class (an embed
   --networks   torchvision or timm classifiers (resnet18,resnet50)
   --batch      images per step (16; on a GPU 256)
   --size       pixels of a side (128; on a GPU 224)
-  --rounds     turns of each way (7)
+  --rounds     turns of each way (5)
   --steps      steps of a turn that count (3; on a GPU or with a recipe 30)
   --quick      fewer and shorter turns
   --json FILE  --markdown FILE  --plot FILE  --quiet
 """
 _VALUES = ("--networks", "--batch", "--size", "--rounds", "--steps", "--json", "--markdown", "--plot")
 _FLAGS = ("--quick", "--quiet")
+_FIGURES = {SYNTHETIC: "input_stall", PLAIN: "cost_of_hiding", TRAINER: "cost_of_trainer"}
 CONDITIONS = (
     "ways measured in turns; each turn is the mean of some steps after a few that do not count; median of the turns;"
     " every way has a network of its own with the same first weights"
@@ -64,7 +65,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     own, words = taken([NAME, *(word for word in argv if word not in _FLAGS)], _VALUES)
     words = words[1:]
     recipe_mode = bool(words) and (words[0] in TASKS or "--recipe" in words)
-    rounds = count("--rounds", own.get("--rounds", "3" if flags["--quick"] else "7"))
+    rounds = count("--rounds", own.get("--rounds", "3" if flags["--quick"] else "5"))
     usual = "30" if recipe_mode or torch.cuda.is_available() else "3"
     steps = count("--steps", own.get("--steps", "1" if flags["--quick"] else usual))
     data: Path | None
@@ -154,6 +155,9 @@ def report_table(report: StepReport, options: RunOptions) -> Table:
         durations = report.durations.get(name)
         row.latency = Latency.of(durations) if durations else None
         row.extra = {"images_per_second": report.batch_size / summary.median}
+        interval = _interval(report, name)
+        if interval is not None:
+            row.extra[_FIGURES[name]] = interval.to_dict()
         table.rows.append(row)
     table.fill_ratios()
     table.note = (
@@ -165,10 +169,21 @@ def report_table(report: StepReport, options: RunOptions) -> Table:
     return table
 
 
+def _interval(report: StepReport, name: str) -> Interval | None:
+    """Mean and interval of what a way is there to show."""
+    figures = {SYNTHETIC: stall(report), PLAIN: cost(report, BARE, PLAIN), TRAINER: cost(report, TRAINER, BARE)}
+    return Interval.of(figures[name]) if name in figures else None
+
+
 def report_bars(report: StepReport, title: str) -> list[Bar]:
-    """What the loader and the trainer may cost, each with the interval of its mean."""
+    """What the loader and the trainer may cost, each with the interval of its mean.
+
+    The input stall has a bar on a GPU only: on a CPU decoding takes its share of the cores that train, however far
+    ahead it is; what can be asked there is that the loop never waits.
+    """
     figures = (
-        ("input stall", stall(report), 0.01),
+        ("share of the time that the trainer waits for batches", report.input_stall, 0.01),
+        *([("input stall", stall(report), 0.01)] if torch.cuda.is_available() else []),
         ("cost of hiding", cost(report, BARE, PLAIN), 0.01),
         ("cost of the trainer", cost(report, TRAINER, BARE), 0.03),
     )

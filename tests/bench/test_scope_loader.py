@@ -123,7 +123,8 @@ def test_the_conditions_say_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> N
     assert "each with 2 threads or workers; median" in loader.conditions(peers, [2])
     tried = loader.conditions(peers, [1, 2, 3, 4])
     assert "whichever of 1, 2, 3, 4 threads or workers" in tried
-    assert "(has_dali's number: has_dali, without HaS; FFCV (.beton" in tried and "(at most one per core: FFCV" in tried
+    assert "has_dali's number for has_dali, without HaS and FFCV (.beton" in tried
+    assert "; at most one per core for FFCV" in tried
     assert "(" not in loader.conditions([LOADERS[DALI]], [1, 4])
 
 
