@@ -26,7 +26,7 @@ bench: $(STAMP)
 	$(BIN)/has-dali bench all $(if $(DATA),--data $(DATA)) --out $(RESULTS) $(if $(ARRAYS),--arrays $(ARRAYS)) $(if $(AGAIN),--again)
 	$(BIN)/python -m has_dali.bench.page --results $(RESULTS) --out docs/benchmarks.md
 
-# 10,000 batches in flat memory, 50 kills with bit-equal resumption, 10,000 damaged JPEGs: most of an hour.
+# 10,000 batches in flat memory, 50 kills with bit-equal resumption, 10,000 damaged JPEGs: about ten minutes.
 soak: $(STAMP)
 	$(BIN)/python -m has_dali.bench.soak all --json $(RESULTS)/soak.json
 
