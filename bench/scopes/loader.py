@@ -45,7 +45,7 @@ LIMITS = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this scope."""
     parser.add_argument("data", nargs="?", metavar="DATA", help="one folder of images per class (an embedded corpus)")
-    parser.add_argument("--rounds", metavar="N", help="turns of each loader (7; quick: 2)")
+    parser.add_argument("--rounds", metavar="N", help="turns of each loader (6; quick: 2)")
     parser.add_argument("--batch", default=str(BATCH_SIZE), metavar="N", help=f"images per batch ({BATCH_SIZE})")
     parser.add_argument("--size", default="224", metavar="N", help="height and width of the images (224)")
     parser.add_argument(
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> Result:
         ValueError: an option is out of range or names no peer.
         OSError: the data are missing.
     """
-    rounds = count("--rounds", options.rounds, 2 if options.quick else 7)
+    rounds = count("--rounds", options.rounds, 2 if options.quick else 6)
     batch_size, size = count("--batch", options.batch, BATCH_SIZE), count("--size", options.size, 224)
     cores = available_cores()
     tried = counts("--threads", options.threads, [cores] if options.quick else thread_counts(cores))

@@ -31,7 +31,7 @@ CONDITIONS = (
     " works on decoded batches in memory, as many in turn as exceed the last-level cache four times; memory is the peak"
     " growth of the anonymous memory over 16 batches, mapped files left out, in a process of its own"
 )
-_WINDOW = timing.Window(seconds=0.35, batches=4, discarded=4)
+_WINDOW = timing.Window(seconds=0.3, batches=4, discarded=4)
 _OP_WINDOW = timing.Window(seconds=0.1, batches=2, discarded=1, warm_up_seconds=0.1)
 _OP_LABEL = "has_dali, operator: normalise and hide"
 
