@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from has_dali.bench import timing
@@ -107,7 +108,7 @@ def measure_table(
         for one in contenders:
             own = stacks[one.key] = ExitStack()
             stack.callback(_close, own, one, rows[one.key])
-            step = _opened(one, rows[one.key], own, checked_steps, window)
+            step = opened(one, rows[one.key], own, checked_steps, partial(timing.warm_up, window=window))
             if step is not None:
                 running[one.key] = one
             if step is not None and one.stays_open:
@@ -155,7 +156,7 @@ def _turn(one: Contender, step: Step | None, window: timing.Window, row: Row, tu
     except Exception as error:
         if one.kind == "ours":
             raise
-        row.status, row.reason = "void", f"fails in round {turn + 1}: {type(error).__name__}: {_first_line(error)}"
+        row.status, row.reason = "void", f"fails in round {turn + 1}: {in_words(error)}"
         return None
 
 
@@ -166,15 +167,29 @@ def _close(stack: ExitStack, one: Contender, row: Row) -> None:
     except Exception as error:
         if one.kind == "ours":
             raise
-        row.extra["fails_to_close"] = f"{type(error).__name__}: {_first_line(error)}"
+        row.extra["fails_to_close"] = in_words(error)
 
 
 def _no_baseline(row: Row) -> RuntimeError:
     return RuntimeError(f"{row.label} cannot be compared with: {row.reason}")
 
 
-def _opened(one: Contender, row: Row, stack: ExitStack, checked_steps: int, window: timing.Window) -> Step | None:
-    """The step of a contender that does the job and is warm; else None, and the row says why."""
+def opened(
+    one: Contender,
+    row: Row,
+    stack: ExitStack,
+    checked_steps: int,
+    warm_up: Callable[[Step], None],
+    wait: Callable[[], None] = lambda: None,
+) -> Step | None:
+    """The step of a contender that does the job and is warm; else None, and the row says why.
+
+    Args:
+        stack: closes it.
+        checked_steps: outputs that its equality check gets.
+        warm_up: runs its step until it is warm.
+        wait: returns when a device has done what it was given.
+    """
     try:
         for module in one.requires:
             importlib.import_module(module)
@@ -184,13 +199,14 @@ def _opened(one: Contender, row: Row, stack: ExitStack, checked_steps: int, wind
         row.extra.setdefault("first_seconds", time.perf_counter() - begin)
         if one.check is not None:
             seen += [step() for _ in range(checked_steps - 1)]
+            wait()
             verdict = one.check(seen)
             row.check = dict(verdict.facts)
             if verdict.reason is not None:
                 row.status, row.reason = "void", verdict.reason
                 return None
         del seen
-        timing.warm_up(step, window)
+        warm_up(step)
     except Unavailable as missing:
         row.status, row.reason = "skipped", str(missing)
         return None
@@ -200,9 +216,14 @@ def _opened(one: Contender, row: Row, stack: ExitStack, checked_steps: int, wind
     except Exception as error:
         if one.kind == "ours":
             raise
-        row.status, row.reason = "void", f"fails: {type(error).__name__}: {_first_line(error)}"
+        row.status, row.reason = "void", f"fails: {in_words(error)}"
         return None
     return step
+
+
+def in_words(error: BaseException) -> str:
+    """Kind and first line of an error."""
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

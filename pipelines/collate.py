@@ -11,10 +11,11 @@ from torch.utils.data import default_collate
 
 from has_dali.functional import hide
 from has_dali.pipelines.policy_schedule import Policy, policy_at
+from has_dali.pipelines.shared_epoch import SharedEpoch
 from has_dali.random_keys import RandomKeys
 
 
-class HideCollate:
+class HideCollate(SharedEpoch):
     """Collate samples, then hide cells of the images.
 
     Without ``ids`` the keys of the masks come from torch's default generator: in a DataLoader's worker that is the
@@ -55,21 +56,10 @@ class HideCollate:
         ids: int | str | None = None,
         layout: str = "NCHW",
     ) -> None:
-        if not hasattr(policy, "with_") and not hasattr(policy, "at"):
-            raise TypeError(f"policy={policy!r}: expected a HideAndSeek or a PolicySchedule")
-        self.policy, self.collate, self.fill, self.layout = policy, collate, fill, layout
+        self._share(policy)
+        self.collate, self.fill, self.layout = collate, fill, layout
         self.image, self.ids = image, ids
         self._random_keys = RandomKeys()
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that masks are drawn for."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Call it before each epoch, with ``ids`` or a schedule; without them keys differ anyway."""
-        self._epoch.fill_(epoch)
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with hidden images."""

@@ -143,14 +143,16 @@ def _sequence(data: Any, train: bool) -> Opened | None:
 
 def _shards(kind: str, data: PathLike | Sequence[PathLike], train: bool) -> Opened:
     if kind == "tar":
-        from has_dali.pipelines.tar_shards import packed_index, tar_source
+        from has_dali.pipelines.tar_shards import packed_index, packed_source, scanned_source
 
         packed = packed_index(data)
-        if packed is not None and packed[1].kind == "raw":
+        if packed is None:
+            return scanned_source(data)
+        if packed[1].kind == "raw":
             from has_dali.pipelines.raw_spans import raw_source
 
             return raw_source(*packed)
-        return tar_source(data)
+        return packed_source(*packed)
     if kind == "tfrecord":
         from has_dali.pipelines.tfrecords import tfrecord_source
 

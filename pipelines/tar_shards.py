@@ -38,23 +38,34 @@ def tar_source(data: PathLike | Sequence[PathLike], image: str | None = None) ->
         ValueError: a shard is compressed, cut short or damaged; a sample has no image, no label or several, or its
             key comes twice in a shard; names shard and member.
     """
-    images = TAR_IMAGES if image is None else (image.lower().lstrip("."),)
     packed = packed_index(data) if image is None else None
-    if packed is not None:
-        folder, index = packed
-        if index.kind == "raw":
-            raise ValueError(f"data: {folder}: shards of raw images, not of encoded ones; open them with open_data")
-        return SpanSource(
-            [os.path.join(folder, name) for name in index.files],
-            index.sizes,
-            index.file_of,
-            index.offsets,
-            index.lengths,
-            index.labels,
-            index.classes,
-            names=index.keys,
-            digests=index.sha256,
-        )
+    return scanned_source(data, image) if packed is None else packed_source(*packed)
+
+
+def packed_source(folder: str, index: ShardIndex) -> SpanSource:
+    """The encoded images of what ``packed_index`` gave.
+
+    Raises:
+        ValueError: its images are raw.
+    """
+    if index.kind == "raw":
+        raise ValueError(f"data: {folder}: shards of raw images, not of encoded ones; open them with open_data")
+    return SpanSource(
+        [os.path.join(folder, name) for name in index.files],
+        index.sizes,
+        index.file_of,
+        index.offsets,
+        index.lengths,
+        index.labels,
+        index.classes,
+        names=index.keys,
+        digests=index.sha256,
+    )
+
+
+def scanned_source(data: PathLike | Sequence[PathLike], image: str | None = None) -> SpanSource:
+    """``tar_source`` from the shards alone, whatever index lies beside them."""
+    images = TAR_IMAGES if image is None else (image.lower().lstrip("."),)
     return indexed_source("tar", shard_files(data, "tar"), partial(_scan, images=images), options=" ".join(images))
 
 

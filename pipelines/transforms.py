@@ -14,10 +14,11 @@ from torchvision.transforms import v2
 from has_dali.functional import hide
 from has_dali.pipelines.mask_files import VOID
 from has_dali.pipelines.policy_schedule import Policy, policy_at
+from has_dali.pipelines.shared_epoch import SharedEpoch
 from has_dali.random_keys import RandomKeys
 
 
-class RandomHideAndSeek(v2.Transform):
+class RandomHideAndSeek(SharedEpoch, v2.Transform):
     """Hide cells of images: the last transform of a chain, behind ``v2.Normalize`` if there is one.
 
     Images are tensors (..., C, H, W), ``tv_tensors.Image`` among them; leading dimensions are a batch, each image of
@@ -65,23 +66,11 @@ class RandomHideAndSeek(v2.Transform):
         id_key: str | None = None,
     ) -> None:
         super().__init__()
-        if not hasattr(policy, "with_") and not hasattr(policy, "at"):
-            raise TypeError(f"policy={policy!r}: expected a HideAndSeek or a PolicySchedule")
-        self.policy, self.fill, self.hide_masks, self.ignore_index = policy, fill, hide_masks, ignore_index
+        self._share(policy)
+        self.fill, self.hide_masks, self.ignore_index = fill, hide_masks, ignore_index
         self.id_key = id_key
         self._ids: Any = None
         self._random_keys = RandomKeys()
-        # Shared memory: what set_epoch writes reaches the workers of a DataLoader that live on between epochs.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that masks are drawn for."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Call it before each epoch, with ``id_key`` or a schedule; without them keys differ anyway."""
-        self._epoch.fill_(epoch)
 
     def forward(self, *inputs: Any) -> Any:
         """The same structure with hidden images."""

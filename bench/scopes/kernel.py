@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from has_dali.bench import timing
 from has_dali.bench.cuda_timing import HOLD_SECONDS, CupyStream, Stream, Turn, turn
-from has_dali.bench.harness import Contender, Step, Unavailable, silent
+from has_dali.bench.harness import Contender, Step, in_words, opened, silent
 from has_dali.bench.op_figures import add_roofline, copy_share
 from has_dali.bench.peers.kernel_cuda import COPY, OURS, PEERS, ROTATED_BYTES, contenders, device_buffers
 from has_dali.bench.peers.op_job import FUSED, HIDE, Buffers, OpJob
@@ -172,7 +172,8 @@ def measure(
     with ExitStack() as stack:
         steps: dict[str, Step] = {}
         for one in everyone:
-            step = _opened(one, rows[one.key], stack, stream, calls)
+            warm_up = partial(_warm_up, stream=stream, calls=calls)
+            step = opened(one, rows[one.key], stack, _CHECKED_STEPS, warm_up, stream.wait)
             if step is not None:
                 steps[one.key], turns[one.key] = step, []
             elif one.key == table.baseline:
@@ -185,7 +186,7 @@ def measure(
                 except Exception as error:
                     if rows[name].kind == "ours":
                         raise
-                    rows[name].status, rows[name].reason = "void", f"fails in round {number + 1}: {_in_words(error)}"
+                    rows[name].status, rows[name].reason = "void", f"fails in round {number + 1}: {in_words(error)}"
                     del steps[name], turns[name]
                     advance(steps=rounds - number)
                     continue
@@ -202,36 +203,10 @@ def measure(
     table.note = _note(table)
 
 
-def _opened(one: Contender, row: Row, stack: ExitStack, stream: Stream, calls: int) -> Step | None:
-    """The step of a contender that does the job and is warm; else None, and the row says why."""
-    try:
-        for module in one.requires:
-            importlib.import_module(module)
-        step = stack.enter_context(one.open())
-        seen = [step() for _ in range(_CHECKED_STEPS)]
-        stream.wait()
-        if one.check is not None:
-            verdict = one.check(seen)
-            row.check = dict(verdict.facts)
-            if verdict.reason is not None:
-                row.status, row.reason = "void", verdict.reason
-                return None
-        for _ in range(calls):
-            step()
-        stream.wait()
-    except (ImportError, Unavailable) as missing:
-        row.status, row.reason = "skipped", str(missing)
-        return None
-    except Exception as error:
-        if one.kind == "ours":
-            raise
-        row.status, row.reason = "void", f"fails: {_in_words(error)}"
-        return None
-    return step
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _warm_up(step: Step, stream: Stream, calls: int) -> None:
+    for _ in range(calls):
+        step()
+    stream.wait()
 
 
 def _note(table: Table) -> str:
