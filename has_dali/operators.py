@@ -18,7 +18,7 @@ from typing import Any
 import numpy.typing as npt
 from nvidia.dali import backend, ops
 
-from has_dali import dlpack
+from has_dali import dlpack, dropped_pipelines
 
 
 def require_schemas() -> None:
@@ -49,6 +49,8 @@ class BatchOperator(_BatchBase):
     def __init__(
         self, function: Callable[..., tuple[Any, ...]], name: str, num_outputs: int = 1, device: str = "cpu"
     ) -> None:
+        dropped_pipelines.guard()
+        dropped_pipelines.free()
         self.function = function  # the C++ side borrows id(function), so it must live as long as this object
         super().__init__(function_id=id(function), num_outputs=num_outputs, device=device, **_shown_as(name))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from has_dali.bench import timing
 from has_dali.bench.soak import pictures
 from has_dali.bench.soak.memory_kinds import ANEW, BATCH_SIZE, KINDS, SIZE, Setup
 from has_dali.bench.soak.verdict import Trial
@@ -110,6 +111,7 @@ def counts() -> dict[str, int]:
     """What this process holds: tensors, all unfrozen objects that Python's collector knows, threads, open files."""
     import torch
 
+    timing.settle()  # else how far ahead the loader is would count
     gc.collect()
     known = gc.get_objects()
     tensors = sum(issubclass(type(thing), torch.Tensor) for thing in known)
